@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The probes: which kernel function is watched, from which release on, and what reading it needs.
+
+Data only. How a probe is compiled, loaded and attached is ``hmm_exporter.bpf``'s work; what its
+figures are called is ``catalog.metrics``'. Line numbers are those of Linux 7.3.4 unless said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Macros are not in BTF, so their values stand here, with their source.
+CONSTANTS = {
+    "PF_KTHREAD": 0x00200000,  # include/linux/sched.h, unchanged since 2.6.31
+    "VM_FAULT_OOM": 0x000001,  # enum vm_fault_reason, include/linux/mm_types.h
+    "VM_FAULT_SIGBUS": 0x000002,
+    "VM_FAULT_HWPOISON": 0x000010,
+    "VM_FAULT_HWPOISON_LARGE": 0x000020,
+    "VM_FAULT_SIGSEGV": 0x000040,
+    "VM_FAULT_RETRY": 0x000400,
+    "VM_FAULT_FALLBACK": 0x000800,
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Probes that are switched on and off together."""
+
+    name: str
+    default: bool
+    help: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One kernel function or tracepoint, and the programs that watch it.
+
+    ``functions`` are tried in this order and the first one that the kernel has is used.
+    ``fields`` and ``enumerators`` must be in the kernel's BTF, or the probe is off with that
+    reason; ``optional`` fields have a substitute in the program, named beside them.
+    """
+
+    name: str
+    group: str
+    source: str
+    """The file in ``bpf/program`` that holds its programs."""
+    functions: tuple[str, ...]
+    versions: str
+    """The releases that have it, for the reader of ``--check``."""
+    entry: bool = False
+    exit: bool = False
+    exit_only_with: str = ""
+    """The exit program is needed only when this group is on, too."""
+    tracepoint: bool = False
+    needs: str = ""
+    """The kernel option without which the function is not built."""
+    fields: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    enumerators: tuple[str, ...] = ()
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """Names of the C functions in ``source``, entry before exit."""
+        return tuple(f"{when}_{self.name}" for when, there in (("enter", self.entry), ("leave", self.exit)) if there)
+
+
+GROUPS = (
+    Group("migration", True, "migrate_vma_setup, _pages and _finalize"),
+    Group("device_range", True, "migrate_device_range and migrate_device_pfns"),
+    Group("range_fault", True, "hmm_range_fault and hmm_range_fault_unlocked_timeout"),
+    Group("device_exclusive", True, "make_device_exclusive and restore_exclusive_pte"),
+    Group("interval_notifier", True, "mmu_interval_notifier_insert, _insert_locked and _remove"),
+    Group("huge_fault", True, "do_huge_pmd_device_private"),
+    Group(
+        "per_page",
+        False,
+        "notifier invalidations, migration entries, DMA maps: once a page, or for memory that has nothing to do"
+        " with HMM",
+    ),
+)
+
+# What it takes to say who acts: `current`, and the process that owns an mm.
+# mm_struct.owner exists with CONFIG_MEMCG only; without it the process is `current`.
+_TASK = ("task_struct.flags", "task_struct.mm", "task_struct.tgid", "task_struct.comm")
+_OWNER = ("mm_struct.owner",)
+_MIGRATION = (
+    "migrate_vma.vma",
+    "migrate_vma.cpages",
+    "migrate_vma.start",
+    "migrate_vma.end",
+    "migrate_vma.pgmap_owner",
+    "migrate_vma.flags",
+    # Since 6.1; before, a fault could not be told from an eviction, so the probe is off there.
+    "migrate_vma.fault_page",
+    "vm_area_struct.vm_mm",
+)
+_SELECT = ("MIGRATE_VMA_SELECT_SYSTEM", "MIGRATE_VMA_SELECT_DEVICE_PRIVATE", "MIGRATE_VMA_SELECT_DEVICE_COHERENT")
+_RANGE = (
+    "hmm_range.notifier",
+    "hmm_range.start",
+    "hmm_range.end",
+    "hmm_range.default_flags",
+    "hmm_range.pfn_flags_mask",
+    "mmu_interval_notifier.ops",
+    "mmu_interval_notifier.mm",
+)
+_REQUEST = ("HMM_PFN_REQ_FAULT", "HMM_PFN_REQ_WRITE")
+
+PROBES = (
+    Probe(
+        "migrate_vma_setup",
+        "migration",
+        "migration.c",
+        ("migrate_vma_setup",),  # mm/migrate_device.c:740
+        "6.1 and newer (fault_page)",
+        entry=True,
+        exit=True,
+        fields=_MIGRATION + _TASK,
+        optional=_OWNER,
+        enumerators=_SELECT,
+    ),
+    Probe(
+        "migrate_vma_pages",
+        "migration",
+        "migration.c",
+        ("migrate_vma_pages",),  # mm/migrate_device.c:1286
+        "6.1 and newer",
+        entry=True,
+        exit=True,
+    ),
+    Probe(
+        "migrate_vma_finalize",
+        "migration",
+        "migration.c",
+        ("migrate_vma_finalize",),  # mm/migrate_device.c:1372
+        "6.1 and newer",
+        entry=True,
+        exit=True,
+    ),
+    Probe(
+        "migrate_device_range",
+        "device_range",
+        "device_range.c",
+        ("migrate_device_range",),  # mm/migrate_device.c:1414
+        "6.1 and newer",
+        entry=True,
+        exit=True,
+        exit_only_with="per_page",
+    ),
+    Probe(
+        "migrate_device_pfns",
+        "device_range",
+        "device_range.c",
+        ("migrate_device_pfns",),  # mm/migrate_device.c:1458
+        "6.15 and newer",
+        entry=True,
+        exit=True,
+        exit_only_with="per_page",
+    ),
+    Probe(
+        "hmm_range_fault",
+        "range_fault",
+        "range_fault.c",
+        ("hmm_range_fault",),  # mm/hmm.c:762
+        "all",
+        entry=True,
+        exit=True,
+        needs="CONFIG_HMM_MIRROR",
+        fields=_RANGE + _TASK,
+        optional=_OWNER,
+        enumerators=_REQUEST,
+    ),
+    Probe(
+        "hmm_range_fault_unlocked_timeout",
+        "range_fault",
+        "range_fault.c",
+        ("hmm_range_fault_unlocked_timeout",),  # mm/hmm.c:788
+        "7.3 and newer",
+        entry=True,
+        exit=True,
+        needs="CONFIG_HMM_MIRROR",
+        fields=_RANGE + _TASK,
+        optional=_OWNER,
+        enumerators=_REQUEST,
+    ),
+    Probe(
+        "make_device_exclusive",
+        "device_exclusive",
+        "device_exclusive.c",
+        # mm/rmap.c:2862; one page a call from 6.15 on. Before, make_device_exclusive_range took
+        # a range (6.12 mm/rmap.c:2517). Both have the mm first.
+        ("make_device_exclusive", "make_device_exclusive_range"),
+        "all (make_device_exclusive_range before 6.15)",
+        entry=True,
+        exit=True,
+        needs="CONFIG_DEVICE_PRIVATE",
+        fields=_TASK,
+        optional=_OWNER,
+    ),
+    Probe(
+        "restore_exclusive_pte",
+        "device_exclusive",
+        "device_exclusive.c",
+        ("restore_exclusive_pte",),  # mm/memory.c:947, static: may be inlined in other builds
+        "all",
+        entry=True,
+        needs="CONFIG_DEVICE_PRIVATE",
+        fields=("vm_area_struct.vm_mm",) + _TASK,
+        optional=_OWNER,
+    ),
+    Probe(
+        "mmu_interval_notifier_insert",
+        "interval_notifier",
+        "interval_notifier.c",
+        ("mmu_interval_notifier_insert",),  # mm/mmu_notifier.c:1018
+        "all",
+        entry=True,
+        exit=True,
+        needs="CONFIG_MMU_NOTIFIER",
+        fields=_TASK,
+        optional=_OWNER,
+    ),
+    Probe(
+        "mmu_interval_notifier_insert_locked",
+        "interval_notifier",
+        "interval_notifier.c",
+        ("mmu_interval_notifier_insert_locked",),  # mm/mmu_notifier.c:1041; amdkfd, amdxdna
+        "all",
+        entry=True,
+        exit=True,
+        needs="CONFIG_MMU_NOTIFIER",
+        fields=_TASK,
+        optional=_OWNER,
+    ),
+    Probe(
+        "mmu_interval_notifier_remove",
+        "interval_notifier",
+        "interval_notifier.c",
+        ("mmu_interval_notifier_remove",),  # mm/mmu_notifier.c:1085
+        "all",
+        entry=True,
+        needs="CONFIG_MMU_NOTIFIER",
+        fields=("mmu_interval_notifier.ops", "mmu_interval_notifier.mm") + _TASK,
+        optional=_OWNER,
+    ),
+    Probe(
+        "do_huge_pmd_device_private",
+        "huge_fault",
+        "huge_fault.c",
+        ("do_huge_pmd_device_private",),  # mm/huge_memory.c:1476
+        "6.19 and newer",
+        entry=True,
+        exit=True,
+        needs="CONFIG_TRANSPARENT_HUGEPAGE",
+        fields=("vm_fault.vma", "vm_area_struct.vm_mm") + _TASK,
+        optional=_OWNER,
+    ),
+    Probe(
+        "hmm_dma_map_pfn",
+        "per_page",
+        "dma.c",
+        ("hmm_dma_map_pfn",),  # mm/hmm.c:916
+        "6.16 and newer",
+        exit=True,
+        needs="CONFIG_HMM_MIRROR",
+    ),
+    Probe(
+        "hmm_dma_unmap_pfn",
+        "per_page",
+        "dma.c",
+        ("hmm_dma_unmap_pfn",),  # mm/hmm.c:1013
+        "6.16 and newer",
+        exit=True,
+        needs="CONFIG_HMM_MIRROR",
+    ),
+    Probe(
+        "__mmu_notifier_invalidate_range_start",
+        "per_page",
+        "invalidation.c",
+        # mm/mmu_notifier.c:568; mmu_notifier_invalidate_range_start is an inline around it.
+        ("__mmu_notifier_invalidate_range_start",),
+        "all",
+        entry=True,
+        needs="CONFIG_MMU_NOTIFIER",
+        fields=(
+            "mmu_notifier_range.mm",
+            "mmu_notifier_range.start",
+            "mmu_notifier_range.end",
+            "mmu_notifier_range.event",
+        )
+        + _TASK,
+        optional=_OWNER,
+        enumerators=("MMU_NOTIFY_MIGRATE", "MMU_NOTIFY_EXCLUSIVE"),
+    ),
+    Probe(
+        "migrate_device_finalize",
+        "per_page",
+        "device_range.c",
+        # mm/migrate_device.c:1354. Counted nowhere: it says that the migration entries removed
+        # meanwhile are an eviction's. To 6.12 migrate_vma_finalize ends in it, which is no harm.
+        ("migrate_device_finalize",),
+        "6.1 and newer",
+        entry=True,
+        exit=True,
+    ),
+    Probe(
+        "set_migration_pte",
+        "per_page",
+        "migration_pte.c",
+        ("set_migration_pte",),  # include/trace/events/migrate.h
+        "all",
+        entry=True,
+        tracepoint=True,
+    ),
+    Probe(
+        "remove_migration_pte",
+        "per_page",
+        "migration_pte.c",
+        ("remove_migration_pte",),
+        "all",
+        entry=True,
+        tracepoint=True,
+    ),
+)

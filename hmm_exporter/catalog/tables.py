@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables that the programs fill: keys, values, and which label a key field becomes.
+
+One declaration serves both halves: the C structs are written from it (``bpf.source``) and the
+bytes read back are decoded by it (``bpf.maps``). Data only; how many rows a table may have is
+derived from the limits of the configuration in ``bpf.maps``.
+
+Value structs hold one copy of their counters per shard, so that hundreds of CPUs do not fight
+over one cache line. The shards sit in the value and not in the key, so that a limit on rows is a
+limit on label sets, and removing an idle row removes it from all CPUs at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+from hmm_exporter.catalog.probes import PROBES
+
+OTHER_POINTER = 0xFFFF_FFFF_FFFF_FFFF
+"""Stands for every owner, or driver, that arrived while no row was free. Not a kernel address."""
+OTHER_COMM = b"\xff" * 16
+OTHER_ERRNO = 0xFFFF
+OTHER_STACK = 0xFFFF_FFFF
+
+
+class Class(IntEnum):
+    """What was asked for at migrate_vma_setup."""
+
+    prefetch = 0
+    fault_back = 1
+    evict = 2
+    unclassified = 3
+
+
+class Trigger(IntEnum):
+    """What the thread was doing that called migrate_vma_setup."""
+
+    cpu_fault = 0
+    nested = 1
+    kthread = 2
+    syscall = 3
+
+
+class Intent(IntEnum):
+    """What hmm_range_fault was asked for."""
+
+    snapshot = 0
+    read = 1
+    write = 2
+    per_page = 3
+
+
+class DeviceFunction(IntEnum):
+    migrate_device_range = 0
+    migrate_device_pfns = 1
+
+
+class RangeFunction(IntEnum):
+    hmm_range_fault = 0
+    hmm_range_fault_unlocked_timeout = 1
+
+
+class Invalidation(IntEnum):
+    migrate = 0
+    exclusive = 1
+
+
+class Entry(IntEnum):
+    """A migration entry was set, or removed."""
+
+    set = 0
+    removed = 1
+
+
+class Context(IntEnum):
+    other = 0
+    hmm = 1
+
+
+class Event(IntEnum):
+    """Events that have no label of their own."""
+
+    device_exclusive = 0
+    device_exclusive_restore = 1
+    huge_fault = 2
+    huge_fault_retry = 3
+    dma_map = 4
+    dma_map_failure = 5
+    dma_unmap = 6
+    dma_unmap_miss = 7
+
+
+class Failure(IntEnum):
+    """Functions whose failures are told apart by error."""
+
+    migration = 0
+    range_fault = 1
+    range_fault_unlocked = 2
+    device_exclusive = 3
+    interval_notifier_insert = 4
+    huge_fault = 5
+
+
+class Loss(IntEnum):
+    """What the programs could not do. None of it is silent: each is part of a metric."""
+
+    migration_abandoned = 0  # not tracked, or never finalized before the thread's next setup
+    stack = 1  # no stack could be taken
+
+
+class Size(Enum):
+    """What a histogram counts: the exponents of its first and last finite bound, both inclusive.
+
+    Seconds are kept in units of 2^-30 s, so that every bound is a power of two of a second.
+    """
+
+    bytes = (12, 36, 0)
+    seconds = (-20, 4, 30)
+
+    @property
+    def shift(self) -> int:
+        """log2 of the first bound, in the unit that the programs count."""
+        return self.value[0] + self.value[2]
+
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """Finite upper bounds, in bytes or seconds."""
+        return tuple(2.0**exponent for exponent in range(self.value[0], self.value[1] + 1))
+
+
+HISTOGRAM_SLOTS = 26
+"""25 finite buckets and the one that catches what is larger, for bytes and seconds alike."""
+
+
+class Kind(Enum):
+    HASH = "hash"
+    ARRAY = "array"
+    """All keys are known beforehand: index = the key fields as digits, first one most significant."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A field of a key. ``domain`` names its values; without one it is an address, a comm or an error."""
+
+    name: str
+    c_type: str
+    domain: type[IntEnum] | None = None
+    count: int = 0
+    """How many values an ARRAY's digit without domain has."""
+    admitted_by: str = ""
+    """The table of the values that were admitted as labels; others become `other`."""
+    goes_with: tuple[str, ...] = ()
+    """Tables of values that were admitted elsewhere, with which rows of this table end."""
+
+    @property
+    def values(self) -> int:
+        return len(self.domain) if self.domain else self.count
+
+
+@dataclass(frozen=True)
+class Value:
+    """A field of a value: one u64, or a histogram's slots."""
+
+    name: str
+    histogram: Size | None = None
+
+    @property
+    def words(self) -> int:
+        return HISTOGRAM_SLOTS if self.histogram else 1
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    kind: Kind
+    keys: tuple[Key, ...]
+    values: tuple[Value, ...]
+    sharded: bool = True
+
+    @property
+    def words(self) -> int:
+        """Number of u64 in one shard of a row."""
+        return sum(value.words for value in self.values)
+
+    @property
+    def open_keys(self) -> tuple[Key, ...]:
+        """Fields with values that nobody knows beforehand; a full table books them as `other`."""
+        return tuple(key for key in self.keys if not key.values)
+
+    @property
+    def rows(self) -> int:
+        """Rows of an ARRAY."""
+        rows = 1
+        for key in self.keys:
+            rows *= key.values
+        return rows
+
+
+PHASES = ("setup", "driver_prepare", "commit", "driver_complete", "finalize")
+PTE_ORDERS = 12
+"""0 to 10, and one for all above (order 10 is the largest buddy block, MAX_PAGE_ORDER)."""
+
+_OWNER = Key("owner", "u64", admitted_by="owner")
+_DRIVER = Key("ops", "u64", admitted_by="driver")
+_COMM = Key("comm", "comm", admitted_by="process")
+_CLASS = Key("class", "u8", Class)
+_TRIGGER = Key("trigger", "u8", Trigger)
+
+
+def _counters(*names: str) -> tuple[Value, ...]:
+    return tuple(Value(name) for name in names)
+
+
+# Tables that say which open label values have been admitted, first come.
+OWNER = Table("owner", Kind.HASH, (Key("owner", "u64"),), _counters("stack"), sharded=False)
+DRIVER = Table("driver", Kind.HASH, (Key("ops", "u64"),), _counters("seen"), sharded=False)
+
+MIGRATION = Table(
+    "migration",
+    Kind.HASH,
+    (_OWNER, _CLASS, _TRIGGER),
+    _counters("started", "empty", "completed", "requested_bytes", "duration_ns")
+    + tuple(Value(f"{phase}_ns") for phase in PHASES)
+    + (Value("request_size", Size.bytes), Value("duration", Size.seconds)),
+)
+MIGRATION_PHASE = Table(
+    "migration_phase",
+    Kind.ARRAY,
+    (_CLASS, Key("phase", "u8", count=len(PHASES))),
+    _counters("ns") + (Value("duration", Size.seconds),),
+)
+DEVICE_RANGE = Table(
+    "device_range",
+    Kind.ARRAY,
+    (Key("function", "u8", DeviceFunction),),
+    _counters("calls", "bytes") + (Value("size", Size.bytes),),
+)
+RANGE_FAULT = Table(
+    "range_fault",
+    Kind.HASH,
+    (_DRIVER, Key("function", "u8", RangeFunction), Key("intent", "u8", Intent)),
+    _counters("calls", "bytes", "duration_ns") + (Value("size", Size.bytes), Value("duration", Size.seconds)),
+)
+EBUSY = Table(
+    "ebusy",
+    Kind.HASH,
+    (_DRIVER, Key("stack", "u32"), Key("function", "u8", RangeFunction)),
+    _counters("calls"),
+)
+INTERVAL_NOTIFIER = Table("interval_notifier", Kind.HASH, (_DRIVER,), _counters("inserts", "removes"))
+FAILURE = Table(
+    "failure",
+    Kind.HASH,
+    # `subject` is the owner of a migration, the driver's ops of the rest, or 0.
+    (
+        Key("subject", "u64", goes_with=("owner", "driver")),
+        Key("errno", "u16"),
+        Key("function", "u8", Failure),
+        _CLASS,
+        _TRIGGER,
+    ),
+    _counters("calls"),
+)
+INVALIDATION = Table(
+    "invalidation",
+    Kind.ARRAY,
+    (Key("event", "u8", Invalidation),),
+    _counters("calls", "bytes") + (Value("size", Size.bytes),),
+)
+MIGRATION_PTE = Table(
+    "migration_pte",
+    Kind.ARRAY,
+    (Key("entry", "u8", Entry), Key("order", "u8", count=PTE_ORDERS), Key("context", "u8", Context)),
+    _counters("entries"),
+)
+EVENT = Table("event", Kind.ARRAY, (Key("event", "u8", Event),), _counters("calls"))
+PROCESS = Table(
+    "process",
+    Kind.HASH,
+    (Key("comm", "comm"),),
+    _counters(
+        "fault_stall_ns",
+        "range_faults",
+        "device_exclusive",
+        "device_exclusive_restores",
+        "huge_faults",
+        "interval_notifier_inserts",
+        "interval_notifier_removes",
+        "invalidations",
+    ),
+)
+PROCESS_MIGRATION = Table(
+    "process_migration",
+    Kind.HASH,
+    (_COMM, _OWNER, _CLASS),
+    _counters("started", "requested_bytes"),
+)
+PROCESS_FAILURE = Table(
+    "process_failure",
+    Kind.HASH,
+    (_COMM, Key("errno", "u16"), Key("function", "u8", Failure), _CLASS),
+    _counters("calls"),
+)
+# The exporter's own books.
+LOSS = Table("loss", Kind.ARRAY, (Key("loss", "u8", Loss),), _counters("events"))
+PROBE_CALL = Table(
+    "probe_call",
+    Kind.ARRAY,
+    (Key("probe", "u8", count=len(PROBES)),),
+    # `entered` and `returned` only where return probes can be missed (kprobe, uprobe);
+    # `untracked` calls found no room in the table of threads.
+    _counters("entered", "returned", "untracked"),
+)
+
+ROW_TABLES = (
+    OWNER,
+    DRIVER,
+    MIGRATION,
+    MIGRATION_PHASE,
+    DEVICE_RANGE,
+    RANGE_FAULT,
+    EBUSY,
+    INTERVAL_NOTIFIER,
+    FAILURE,
+    INVALIDATION,
+    MIGRATION_PTE,
+    EVENT,
+    PROCESS,
+    PROCESS_MIGRATION,
+    PROCESS_FAILURE,
+)
+OVERFLOW = Table("overflow", Kind.ARRAY, (Key("table", "u8", count=len(ROW_TABLES)),), _counters("events"))
+TABLES = ROW_TABLES + (LOSS, PROBE_CALL, OVERFLOW)
