@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernel addresses to symbols, by /proc/kallsyms. Addresses come in; only names go out.
+
+The file is some 10 MB and is not kept: each question reads it once, from an fd that was opened
+while the rights were there (a file that was opened with CAP_SYSLOG keeps showing addresses).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+KALLSYMS = Path("/proc/kallsyms")
+
+_FARTHEST = 1 << 16
+"""An address this far behind a symbol is not part of it, but on the heap behind the last symbol."""
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """``module`` is empty for vmlinux; ``offset`` is in bytes from the symbol's start."""
+
+    name: str
+    module: str
+    offset: int
+
+
+class Symbols:
+    """Looks addresses up. Without the right to see addresses every answer is empty."""
+
+    def __init__(self, path: Path = KALLSYMS) -> None:
+        self._file: BinaryIO | None = None
+        self.problem = ""
+        """Why no address can be named, and what would help; empty if they can."""
+        try:
+            self._file = path.open("rb")
+        except OSError as error:
+            self.problem = f"{path}: {error.strerror}"
+        else:
+            if not any(address for address, _ in self._lines()):
+                self._file.close()
+                self._file = None
+                self.problem = f"{path} shows no addresses: give CAP_SYSLOG, or set kernel.kptr_restrict to 0 or 1"
+
+    def resolve(self, addresses: Iterable[int]) -> Mapping[int, Symbol]:
+        """The nearest symbol at or below each address; addresses outside all symbols are left out."""
+        wanted = sorted(set(addresses))
+        if not wanted:
+            return {}
+        nearest: list[tuple[int, bytes] | None] = [None] * len(wanted)
+        for address, line in self._lines():
+            # This symbol can be the nearest one below only of the first wanted address above it,
+            # and of later ones as long as nothing lies between: that is carried on below.
+            index = bisect_left(wanted, address)
+            if index < len(wanted):
+                best = nearest[index]
+                if best is None or best[0] < address:
+                    nearest[index] = (address, line)
+        found = {}
+        carried: tuple[int, bytes] | None = None
+        for address, best in zip(wanted, nearest):
+            carried = best or carried
+            if carried and address - carried[0] < _FARTHEST:
+                symbol = _symbol(carried[1], address - carried[0])
+                if symbol.name not in ("_end", "__end_of_kernel_reserve"):
+                    found[address] = symbol
+        return found
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        """(address, line) of each symbol that has an address."""
+        if not self._file:
+            return
+        self._file.seek(0)
+        for line in self._file:
+            address = int(line[:16], 16)
+            if address:
+                yield address, line
+
+
+def _symbol(line: bytes, offset: int) -> Symbol:
+    """From ``ffffffffc0a01000 t dmirror_fault\\t[test_hmm]``."""
+    fields = line.split()
+    name = fields[2].decode(errors="replace")
+    module = fields[3].decode(errors="replace").strip("[]") if len(fields) > 3 else ""
+    return Symbol(name, module, offset)
