@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loads compiled programs and attaches them, probe by probe, each with its own result.
+
+fentry and fexit first; what that fails for, by kprobe and kretprobe. Entry and exit of one
+function are always of one kind. Everything hangs on fds: when the process ends, however it ends,
+the kernel takes all of it away.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hmm_exporter.bpf import syscall
+from hmm_exporter.bpf.compiler import Compiled, compile_source
+from hmm_exporter.bpf.maps import MapSet
+from hmm_exporter.bpf.plan import ATTACHED, DENIED, ERROR, Outcome
+from hmm_exporter.bpf.source import Plan, Target, text
+from hmm_exporter.catalog.probes import PROBES, Probe
+from hmm_exporter.config import Config
+from hmm_exporter.kernel.features import Kernel, Pmu
+
+_PROBES = {probe.name: probe for probe in PROBES}
+_INSTRUCTION = 8
+_LOAD_IMMEDIATE, _PSEUDO_MAP_FD = 0x18, 1
+_ENOTSUPP = 524  # include/linux/errno.h; not for user space, and yet what a trampoline fails with
+_LOG_BYTES = 1 << 20
+
+
+class NotAttached(Exception):
+    """One probe could not be attached in one way: the state it is in, and why."""
+
+    def __init__(self, state: str, reason: str) -> None:
+        super().__init__(reason)
+        self.state = state
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Program:
+    """A loaded program of a probe."""
+
+    probe: str
+    name: str
+    kind: str
+    fd: int
+
+
+class Attachments:
+    """All programs and links of one run; owns their fds, and the maps, until `close`."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+        self.programs: list[Program] = []
+        self.maps: MapSet | None = None
+        self.bcc = ""
+        self._links: list[int] = []
+
+    def keep(self, programs: list[Program], links: list[int]) -> None:
+        self.programs += programs
+        self._links += links
+
+    def close(self) -> None:
+        """Detach, newest first: entries before the returns that they pair with."""
+        for fd in reversed(self._links):
+            os.close(fd)
+        for program in self.programs:
+            os.close(program.fd)
+        self._links.clear()
+        self.programs.clear()
+        if self.maps:
+            self.maps.close()
+
+
+def attach(kernel: Kernel, config: Config, plan: Plan) -> Attachments:
+    """Compile, load and attach all of ``plan``. Raises StartError when nothing can be compiled."""
+    attachments = Attachments()
+    outcomes: dict[str, Outcome] = {}
+    try:
+        for build in _builds(kernel, config):
+            waiting = tuple(
+                target
+                for target in plan.targets
+                if target.probe not in outcomes or outcomes[target.probe].state != ATTACHED
+            )
+            for outcome in _attach_build(kernel, config, replace(plan, targets=waiting), build, attachments):
+                # What the first kind could not do the second may; if neither can, both reasons count.
+                earlier = outcomes.get(outcome.probe.name)
+                if earlier and outcome.state != ATTACHED:
+                    outcome = replace(outcome, reason=f"{earlier.reason}; {outcome.reason}")
+                outcomes[outcome.probe.name] = outcome
+    except BaseException:
+        attachments.close()
+        raise
+    attachments.outcomes += outcomes.values()
+    return attachments
+
+
+def _builds(kernel: Kernel, config: Config) -> tuple[str, ...]:
+    if kernel.simulated:
+        return ("uprobe",)
+    return {"auto": ("fentry", "kprobe"), "fentry": ("fentry",), "kprobe": ("kprobe",)}[config.probes.attach]
+
+
+def _attach_build(
+    kernel: Kernel, config: Config, plan: Plan, build: str, attachments: Attachments
+) -> Iterator[Outcome]:
+    pmu = {"kprobe": kernel.kprobe, "uprobe": kernel.uprobe}.get(build)
+    possible = []
+    for target in plan.targets:
+        # Raw tracepoints are attached alike in all builds for a kernel.
+        if build == "fentry" or pmu or (_PROBES[target.probe].tracepoint and not kernel.simulated):
+            possible.append(target)
+        else:
+            reason = f"{build}: this kernel has none (CONFIG_{build.upper()}_EVENTS)"
+            yield Outcome(_PROBES[target.probe], target.function, ERROR, reason=reason)
+    if not possible:
+        return
+    plan = replace(plan, targets=tuple(possible))
+    compiled = compile_source(text(plan, build), config.loader.python, config.loader.timeout)
+    attachments.bcc = compiled.bcc
+    if attachments.maps is None:
+        attachments.maps = MapSet(config.limits, config.maps, plan.shards, compiled.maps)
+    attacher = _Attacher(kernel, build, pmu, plan.groups, _relocated(compiled, attachments.maps))
+    # From the last function of a call to the first: nothing is begun whose end is not watched.
+    for target in reversed(possible):
+        try:
+            kind = attacher.attach(target, attachments)
+            yield Outcome(_PROBES[target.probe], target.function, ATTACHED, kind)
+        except NotAttached as refusal:
+            yield Outcome(_PROBES[target.probe], target.function, refusal.state, reason=f"{build}: {refusal.reason}")
+
+
+def _relocated(compiled: Compiled, maps: MapSet) -> dict[str, bytes]:
+    """The instructions with the daemon's map fds in place of the loader's."""
+    fds = {layout.fd: maps.fds[name] for name, layout in compiled.maps.items()}
+    relocated = {}
+    for name, code in compiled.programs.items():
+        patched = bytearray(code)
+        for at in range(0, len(patched), _INSTRUCTION):
+            opcode, registers, _, immediate = struct.unpack_from("<BBhi", patched, at)
+            if opcode == _LOAD_IMMEDIATE and registers >> 4 == _PSEUDO_MAP_FD:
+                struct.pack_into("<i", patched, at + 4, fds[immediate])
+        relocated[name] = bytes(patched)
+    return relocated
+
+
+@dataclass(frozen=True)
+class _Attacher:
+    """Loads and attaches the programs of one build."""
+
+    kernel: Kernel
+    build: str
+    pmu: Pmu | None
+    groups: frozenset[str]
+    code: Mapping[str, bytes]
+
+    def attach(self, target: Target, attachments: Attachments) -> str:
+        """The kind by which the probe is attached. Raises NotAttached; then nothing of it is left."""
+        probe = _PROBES[target.probe]
+        programs: list[Program] = []
+        links: list[int] = []
+        try:
+            # The return first, so that no entry waits for one that is not watched.
+            for name in reversed(wanted_programs(probe, self.groups)):
+                kind = self._kind(probe, name)
+                programs.append(Program(probe.name, name, kind, self._load(target, name, kind)))
+                links.append(self._link(target, kind, programs[-1].fd))
+        except NotAttached:
+            for fd in links + [program.fd for program in programs]:
+                os.close(fd)
+            raise
+        attachments.keep(programs, links)
+        return programs[-1].kind
+
+    def _kind(self, probe: Probe, program: str) -> str:
+        if probe.tracepoint and not self.kernel.simulated:
+            return "tracepoint"
+        entry = program.startswith("enter_")
+        return {
+            "fentry": "fentry" if entry else "fexit",
+            "kprobe": "kprobe" if entry else "kretprobe",
+            "uprobe": "uprobe" if entry else "uretprobe",
+        }[self.build]
+
+    def _load(self, target: Target, name: str, kind: str) -> int:
+        code = self.code[name]
+        if kind == "tracepoint":
+            return _loaded(syscall.PROG_RAW_TRACEPOINT, code, target.probe)
+        if kind in ("fentry", "fexit"):
+            function = self.kernel.btf.function(target.function) if self.kernel.btf else None
+            attach_type = syscall.TRACE_FENTRY if kind == "fentry" else syscall.TRACE_FEXIT
+            return _loaded(syscall.PROG_TRACING, code, target.probe, attach_type, function.type_id if function else 0)
+        return _loaded(syscall.PROG_KPROBE, code, target.probe)
+
+    def _link(self, target: Target, kind: str, program: int) -> int:
+        try:
+            if kind == "tracepoint":
+                return syscall.raw_tracepoint_open(program, target.function)
+            if kind in ("fentry", "fexit"):
+                return syscall.raw_tracepoint_open(program)
+            assert self.pmu  # _attach_build does not come here without
+            where, offset = target.function, 0
+            if self.kernel.simulated:
+                where, offset = self.kernel.simulated.path, self.kernel.simulated.file_offsets[target.function]
+            retprobe_bit = self.pmu.retprobe_bit if kind.endswith("retprobe") else None
+            return syscall.probe_open(self.pmu.type, retprobe_bit, where, offset, program)
+        except OSError as error:
+            raise _not_attached(error, kind) from None
+
+
+def wanted_programs(probe: Probe, groups: frozenset[str]) -> tuple[str, ...]:
+    """The probe's programs, entry first, without an exit that only another group needs."""
+    if probe.exit_only_with and probe.exit_only_with not in groups:
+        return probe.programs[:1]
+    return probe.programs
+
+
+def _loaded(kind: int, code: bytes, name: str, attach_type: int = 0, btf_id: int = 0) -> int:
+    try:
+        return syscall.prog_load(kind, code, name, attach_type, btf_id)[0]
+    except OSError as refused:
+        if refused.errno in (errno.EPERM, errno.ENOTSUP, _ENOTSUPP):
+            raise _not_attached(refused, "load") from None
+    # Once more with the verifier's log, which costs a megabyte and is only wanted now.
+    try:
+        return syscall.prog_load(kind, code, name, attach_type, btf_id, _LOG_BYTES)[0]
+    except OSError as refused:
+        lines = [line for line in str(refused.filename or "").splitlines() if line and "processed" not in line]
+        raise NotAttached(ERROR, f"the verifier refuses it: {lines[-1] if lines else refused.strerror}") from None
+
+
+def _not_attached(error: OSError, kind: str) -> NotAttached:
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return NotAttached(DENIED, _why_denied(kind))
+    if error.errno in (errno.ENOTSUP, _ENOTSUPP, errno.EINVAL) and kind in ("load", "fentry", "fexit"):
+        return NotAttached(ERROR, "this kernel cannot trace the function so (CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS)")
+    if error.errno == errno.EBUSY:
+        return NotAttached(ERROR, "the function is taken: another tool modifies it, or too many programs trace it")
+    return NotAttached(ERROR, f"{kind}: {error.strerror}")
+
+
+def _why_denied(kind: str) -> str:
+    if kind in ("load", "fentry", "fexit", "tracepoint"):
+        return "not permitted: run as root, or with CAP_BPF and CAP_PERFMON"
+    paranoid = _paranoid()
+    if paranoid > 2:
+        return (
+            f"perf_event_open is not permitted: kernel.perf_event_paranoid is {paranoid};"
+            " set it to 2, or give CAP_SYS_ADMIN"
+        )
+    return "perf_event_open is not permitted: give CAP_PERFMON, and a seccomp profile and lockdown that allow it"
+
+
+def _paranoid(path: Path = Path("/proc/sys/kernel/perf_event_paranoid")) -> int:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return 0

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the loader child, and turns its answer, or its end, into objects or one clear line."""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hmm_exporter.bpf.source import HEADERS
+from hmm_exporter.errors import StartError
+
+LOADER = Path(__file__).with_name("loader.py")
+
+
+@dataclass(frozen=True)
+class CompiledMap:
+    """A map as the compiler laid it out. ``fd`` is the loader's: only a name for instructions."""
+
+    fd: int
+    key_bytes: int
+    value_bytes: int
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """BPF instructions (struct bpf_insn[], 8 bytes each) by program name, and the maps they name."""
+
+    programs: Mapping[str, bytes]
+    maps: Mapping[str, CompiledMap]
+    bcc: str
+
+
+def compile_source(source: str, python: str, timeout: float) -> Compiled:
+    """Compile C text under ``python`` within ``timeout`` seconds. Raises StartError, one line."""
+    request = json.dumps({"source": source, "headers": str(HEADERS)})
+    try:
+        # -I: no site of the user's, no PYTHONPATH of the daemon's venv: the system's bcc or none.
+        child = subprocess.run(
+            [python, "-I", str(LOADER)], input=request, capture_output=True, text=True, timeout=timeout, cwd="/"
+        )
+    except FileNotFoundError:
+        raise StartError(f"loader: no Python at {python}: set loader.python to one that has bcc") from None
+    except PermissionError:
+        raise StartError(f"loader: {python} may not be executed: set loader.python to a Python that has bcc") from None
+    except subprocess.TimeoutExpired:
+        raise StartError(f"loader: bcc did not compile within {timeout:g} s (loader.timeout)") from None
+    return _compiled(child, python)
+
+
+def _compiled(child: subprocess.CompletedProcess[str], python: str) -> Compiled:
+    if child.returncode < 0:
+        name = signal.Signals(-child.returncode).name
+        hint = "; out of memory? it takes some 150 MB for a second" if name == "SIGKILL" else ""
+        raise StartError(f"loader: killed by {name} while compiling{hint}")
+    try:
+        reply = json.loads(child.stdout)
+    except ValueError:
+        raise StartError(
+            f"loader: {python} ended with status {child.returncode} and no answer: {_last_line(child.stderr)}"
+        ) from None
+    if "missing" in reply:
+        raise StartError(
+            f"loader: {reply['missing']}: install your system's bcc for Python (Debian, Ubuntu: python3-bpfcc;"
+            " Fedora: python3-bcc; the PyPI package called bcc is something else),"
+            " or set loader.python to a Python that has it"
+        )
+    if "error" in reply:
+        raise StartError(f"loader: {reply['error']}: {_first_error(child.stderr)}")
+    return Compiled(
+        {name: base64.b64decode(code) for name, code in reply["programs"].items()},
+        {name: CompiledMap(*layout) for name, layout in reply["maps"].items()},
+        reply["bcc"],
+    )
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+def _first_error(text: str) -> str:
+    """The compiler's first complaint; bcc refuses its maps for want of privilege in the same place."""
+    for line in text.splitlines():
+        if "error" in line or "could not open bpf map" in line or "not permitted" in line:
+            return line.strip()
+    return _last_line(text)

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel maps behind the tables: made by the daemon, read in one call each, rows removed.
+
+Knows bytes and fds. What a row means is said by ``catalog.tables``; how it is named is
+``metrics.labels``' work.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hmm_exporter.bpf import syscall
+from hmm_exporter.bpf.compiler import CompiledMap
+from hmm_exporter.bpf.source import key_bytes, row_words, stride
+from hmm_exporter.catalog import tables
+from hmm_exporter.catalog.tables import Key, Kind, Table
+from hmm_exporter.config import Limits, Maps
+from hmm_exporter.errors import StartError
+
+_FORMATS = {"u64": "Q", "comm": "16s", "u32": "I", "u16": "H", "u8": "B"}
+_OTHER: Mapping[str, int | bytes] = {
+    "u64": tables.OTHER_POINTER,
+    "comm": tables.OTHER_COMM,
+    "u32": tables.OTHER_STACK,
+    "u16": tables.OTHER_ERRNO,
+}
+CPUS_PER_SHARD = 32
+MOST_SHARDS = 8
+
+_CHUNK = 128
+"""Rows read at a time: large buffers would stay in the daemon's memory."""
+
+KeyValues = tuple[int | bytes, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One label set: the key's fields, and the u64 words of the value, summed over all shards."""
+
+    key: KeyValues
+    words: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Thread:
+    """What a thread is inside of, as ``program/thread.c`` keeps it. ``since`` is CLOCK_MONOTONIC, ns."""
+
+    key: bytes
+    inside: int
+    since: int
+
+
+def shards_for(possible_cpus: int) -> int:
+    """A power of two: one shard for 32 CPUs, 8 at most."""
+    shards = 1
+    while shards < MOST_SHARDS and shards * CPUS_PER_SHARD < possible_cpus:
+        shards *= 2
+    return shards
+
+
+def capacity(table: Table, limits: Limits, maps: Maps) -> int:
+    """Rows that ``table`` has room for, overflow rows included."""
+    if table.kind is Kind.ARRAY:
+        return table.rows
+    # Beside the admitted ones: NULL, and the overflow row.
+    owners, drivers, processes = limits.owners + 2, limits.drivers + 2, limits.processes + 1
+    known = {
+        tables.OWNER: owners,
+        tables.DRIVER: drivers,
+        tables.MIGRATION: owners * len(tables.Class) * len(tables.Trigger),
+        tables.RANGE_FAULT: drivers * len(tables.RangeFunction) * len(tables.Intent),
+        tables.INTERVAL_NOTIFIER: drivers,
+        tables.EBUSY: maps.stacks + overflow_rows(table),
+        tables.FAILURE: maps.failures + overflow_rows(table),
+        tables.PROCESS: processes,
+        # A process works with a driver or two, in three classes.
+        tables.PROCESS_MIGRATION: processes * 8 + overflow_rows(table),
+        tables.PROCESS_FAILURE: processes * 4 + overflow_rows(table),
+    }
+    return known[table]
+
+
+def overflow_rows(table: Table) -> int:
+    return sum(1 for _ in other_keys(table))
+
+
+def other_keys(table: Table) -> Iterator[KeyValues]:
+    """Keys of the rows that hold what found no room: one for each combination of known values."""
+    choices = [
+        tuple(member.value for member in key.domain) if key.domain else (_OTHER[key.c_type],) for key in table.keys
+    ]
+    return itertools.product(*choices)
+
+
+class MapSet:
+    """All maps of one build. Owns their fds until `close`."""
+
+    def __init__(self, limits: Limits, maps: Maps, shards: int, compiled: Mapping[str, CompiledMap]) -> None:
+        """Create the maps and their overflow rows. Raises StartError: no privilege, no memory."""
+        self._shards = shards
+        self._keys = {table: _key_struct(table) for table in tables.TABLES}
+        self._values = {table: struct.Struct(f"<{row_words(table, shards)}Q") for table in tables.TABLES}
+        self.capacity = {table: capacity(table, limits, maps) for table in tables.TABLES}
+        self._thread_bytes = compiled["thread_map"].value_bytes
+        self._stack_bytes = compiled["stack_map"].value_bytes
+        self.threads = maps.threads
+        self.stacks = 1 << (maps.stacks - 1).bit_length()
+        self.fds: dict[str, int] = {}
+        try:
+            for table in tables.TABLES:
+                self._create_table(table, compiled[f"{table.name}_map"])
+            self._create("thread_map", syscall.MAP_HASH, 4, self._thread_bytes, self.threads)
+            self._create("stack_map", syscall.MAP_STACK_TRACE, 4, self._stack_bytes, self.stacks)
+            self._create("zero_map", syscall.MAP_ARRAY, 4, compiled["zero_map"].value_bytes, 1)
+            self._insert_known_rows()
+        except OSError as error:
+            self.close()
+            raise StartError(_why_no_map(error)) from None
+
+    def read(self, table: Table) -> list[Row]:
+        """All rows, in no order."""
+        value = self._values[table]
+        key_size = 4 if table.kind is Kind.ARRAY else self._keys[table].size
+        rows = []
+        for keys, values in syscall.map_lookup_batch(self._fd(table), key_size, value.size, _CHUNK):
+            for key, words in zip(self._keys[table].iter_unpack(keys), value.iter_unpack(values)):
+                rows.append(Row(key, self._summed(table, words)))
+        if table.kind is Kind.ARRAY:
+            # In the order of the index, whose digits are the key's fields.
+            return [Row(key, row.words) for key, row in zip(_digits(table), rows)]
+        return rows
+
+    def remove(self, table: Table, key: KeyValues) -> Row | None:
+        """Take a row out and give back what it held at that moment; None if it was gone."""
+        try:
+            packed = self._keys[table].pack(*key)
+            value = syscall.map_lookup_and_delete(self._fd(table), packed, self._values[table].size)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+        return Row(key, self._summed(table, self._values[table].unpack(value)))
+
+    def put_back(self, table: Table, row: Row) -> None:
+        """Undo a `remove`: the row, with all its counts in one shard. No row of that key may be there."""
+        words = row.words + (0,) * (self._values[table].size // 8 - len(row.words))
+        syscall.map_update(
+            self._fd(table), self._keys[table].pack(*row.key), self._values[table].pack(*words), syscall.BPF_NOEXIST
+        )
+
+    def read_threads(self) -> list[Thread]:
+        """Threads that are inside of an HMM function, or between two of one migration."""
+        batches = syscall.map_lookup_batch(self.fds["thread_map"], 4, self._thread_bytes, _CHUNK)
+        return [
+            Thread(keys[4 * at : 4 * at + 4], *struct.unpack_from("<QQ", values, at * self._thread_bytes))
+            for keys, values in batches
+            for at in range(len(keys) // 4)
+        ]
+
+    def remove_thread(self, thread: Thread) -> bool:
+        """Forget a thread; False if it went by itself."""
+        try:
+            syscall.map_delete(self.fds["thread_map"], thread.key)
+        except OSError:
+            return False
+        return True
+
+    def stack(self, stack_id: int) -> tuple[int, ...]:
+        """Return addresses, innermost first; empty if there is no such stack."""
+        try:
+            value = syscall.map_lookup(self.fds["stack_map"], struct.pack("<I", stack_id), self._stack_bytes)
+        except OSError:
+            return ()
+        return tuple(itertools.takewhile(bool, struct.unpack(f"<{len(value) // 8}Q", value)))
+
+    def memory_bytes(self) -> int:
+        """Kernel memory of all maps, as the kernel itself accounts it."""
+        return sum(_memlock(fd) for fd in self.fds.values())
+
+    def close(self) -> None:
+        for fd in self.fds.values():
+            os.close(fd)
+        self.fds.clear()
+
+    def _fd(self, table: Table) -> int:
+        return self.fds[f"{table.name}_map"]
+
+    def _summed(self, table: Table, words: tuple[int, ...]) -> tuple[int, ...]:
+        if not table.sharded or self._shards == 1:
+            return words[: table.words]
+        step = stride(table, self._shards)
+        shards = (words[start : start + table.words] for start in range(0, step * self._shards, step))
+        return tuple(map(sum, zip(*shards)))
+
+    def _create_table(self, table: Table, compiled: CompiledMap) -> None:
+        kind = syscall.MAP_ARRAY if table.kind is Kind.ARRAY else syscall.MAP_HASH
+        key_size = 4 if table.kind is Kind.ARRAY else self._keys[table].size
+        if (key_size, self._values[table].size) != (compiled.key_bytes, compiled.value_bytes):
+            raise AssertionError(f"{table.name}: the compiler laid it out as {compiled}")
+        self._create(f"{table.name}_map", kind, key_size, self._values[table].size, self.capacity[table])
+
+    def _create(self, name: str, kind: int, key_size: int, value_size: int, entries: int) -> None:
+        self.fds[name] = syscall.map_create(kind, key_size, value_size, entries, f"hmm_{name}")
+
+    def _insert_known_rows(self) -> None:
+        for table in tables.ROW_TABLES:
+            if table.kind is Kind.HASH:
+                blank = bytes(self._values[table].size)
+                for key in other_keys(table):
+                    syscall.map_update(self._fd(table), self._keys[table].pack(*key), blank)
+        # NULL needs no admission: it is one value, and its name is `none`.
+        for table in (tables.OWNER, tables.DRIVER):
+            syscall.map_update(self._fd(table), self._keys[table].pack(0), bytes(self._values[table].size))
+
+
+def _key_struct(table: Table) -> struct.Struct:
+    if table.kind is Kind.ARRAY:
+        return struct.Struct("<I")
+    _, padding = key_bytes(table)
+    return struct.Struct("<" + "".join(_FORMATS[key.c_type] for key in table.keys) + f"{padding}x")
+
+
+def _digits(table: Table) -> Iterator[KeyValues]:
+    return itertools.product(*(range(_values(key)) for key in table.keys))
+
+
+def _values(key: Key) -> int:
+    return key.values
+
+
+def _memlock(fd: int) -> int:
+    for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines():
+        if line.startswith("memlock:"):
+            return int(line.split()[1])
+    return 0
+
+
+def _why_no_map(error: OSError) -> str:
+    if error.errno == errno.EPERM:
+        return "the kernel refuses to make BPF maps: run as root, or with CAP_BPF and CAP_PERFMON"
+    if error.errno == errno.ENOMEM:
+        return "no memory for the BPF maps: make limits.* or maps.* smaller, or the memory limit larger"
+    if error.errno == errno.ENOSYS:
+        return "this kernel has no bpf(2): it needs CONFIG_BPF_SYSCALL"
+    return f"cannot make the BPF maps: {error.strerror}"

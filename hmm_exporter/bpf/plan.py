@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which probes this kernel can have, by the catalogue, its BTF and the configuration.
+
+Decides before anything is compiled. What then happens to the chosen ones is ``bpf.attach``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hmm_exporter.bpf.maps import shards_for
+from hmm_exporter.bpf.source import Plan, Target
+from hmm_exporter.catalog.probes import PROBES, Probe
+from hmm_exporter.config import Config
+from hmm_exporter.kernel.btf import Btf
+from hmm_exporter.kernel.features import Kernel
+
+ATTACHED, ABSENT, DISABLED, DENIED, ERROR = "attached", "absent", "disabled", "denied", "error"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a probe. ``reason`` says why not, and what would help; empty when attached."""
+
+    probe: Probe
+    function: str
+    state: str
+    kind: str = "none"
+    reason: str = ""
+
+
+def choose(kernel: Kernel, config: Config) -> tuple[Plan, list[Outcome]]:
+    """The plan for the probes that can be tried, and the outcome of all others."""
+    chosen = [_choose(probe, kernel, config) for probe in PROBES]
+    targets = [choice for choice in chosen if isinstance(choice, Target)]
+    return _plan(targets, kernel, config), [choice for choice in chosen if isinstance(choice, Outcome)]
+
+
+def _choose(probe: Probe, kernel: Kernel, config: Config) -> Target | Outcome:
+    function = probe.functions[0]
+    if not config.probes.groups[probe.group]:
+        return Outcome(probe, function, DISABLED, reason=f"probes.groups.{probe.group} is false")
+    if probe.name in config.probes.exclude:
+        return Outcome(probe, function, DISABLED, reason="named in probes.exclude")
+    if kernel.btf is None:
+        return Outcome(probe, function, ERROR, reason=kernel.btf_problem)
+    target = _target(probe, kernel, kernel.btf)
+    if target is None:
+        needs = f", with {probe.needs}" if probe.needs else ""
+        return Outcome(
+            probe, function, ABSENT, reason=f"not in this kernel (it is in releases: {probe.versions}{needs})"
+        )
+    missing = [name for name in probe.fields if kernel.btf.offset(name) is None]
+    missing += [name for name in probe.enumerators if not kernel.btf.enumerator(name)]
+    if missing:
+        # An enumerator of 0 is one too: 64-bit flags in the BTF of a pahole that cut them to 32.
+        return Outcome(probe, target.function, ABSENT, reason=f"this kernel's BTF has no {', '.join(missing)}")
+    return target
+
+
+def _target(probe: Probe, kernel: Kernel, btf: Btf) -> Target | None:
+    for name in probe.functions:
+        if probe.tracepoint and not kernel.simulated:
+            # Each tracepoint has a typedef of its probe's type (include/trace/bpf_probe.h, 5.3).
+            if btf.has_typedef(f"btf_trace_{name}"):
+                return Target(probe.name, name, 0)
+            continue
+        function = btf.function(name)
+        if function:
+            return Target(probe.name, name, function.parameters)
+    return None
+
+
+def _plan(targets: Iterable[Target], kernel: Kernel, config: Config) -> Plan:
+    targets = tuple(targets)
+    probes = {probe.name: probe for probe in PROBES}
+    chosen = [probes[target.probe] for target in targets]
+    paths = {path for probe in chosen for path in probe.fields + probe.optional}
+    enumerators = {name for probe in chosen for name in probe.enumerators}
+    offsets: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    values: dict[str, int] = {}
+    if kernel.btf:
+        for path in sorted(paths):
+            offset = kernel.btf.offset(path)
+            if offset is not None:
+                offsets[path] = offset
+                sizes[path.partition(".")[0]] = kernel.btf.size(path.partition(".")[0]) or 0
+        values = {name: kernel.btf.enumerator(name) or 0 for name in sorted(enumerators)}
+    return Plan(
+        targets=targets,
+        offsets=offsets,
+        sizes=sizes,
+        enumerators=values,
+        groups=frozenset(name for name, on in config.probes.groups.items() if on),
+        shards=shards_for(kernel.possible_cpus),
+        page_size=kernel.page_size,
+        tgids=config.filter.tgids,
+        comms=tuple(comm.encode() for comm in config.filter.comms),
+        migration_phases=config.histograms.migration_phases,
+    )

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What several subjects book: an event without labels, a failure, a process's counters. */
+
+INLINE void count_event(u8 event)
+{
+	struct event *row = event_row(event);
+
+	if (row)
+		add(&row->calls, 1);
+}
+
+/* `subject` is the driver's ops as admitted, or 0. */
+INLINE void failed(void *ctx, u8 function, u64 subject, u16 errno)
+{
+	struct failure_key key = {};
+	struct failure *row;
+
+	key.subject = subject;
+	key.function = function;
+	key.errno = errno;
+	row = failure_row(ctx, &key);
+	if (row)
+		add(&row->calls, 1);
+}
+
+INLINE struct process_counters *process_row_of(void *ctx, u64 *comm)
+{
+	struct process_key key = {};
+
+	key.comm[0] = comm[0];
+	key.comm[1] = comm[1];
+	return process_row(ctx, &key);
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Whose event it is: the process that owns the memory, and whether the filter lets it through.
+ * GPU faults and evictions run in kernel threads, so `current` says who works, not who for.
+ */
+
+struct process {
+	u64 comm[2];
+	u32 tgid;
+};
+
+#if FILTER_TGIDS || FILTER_COMMS
+INLINE int filter_passes(struct process *process)
+{
+	FILTER_BODY(process)
+	return 0;
+}
+#else
+#define filter_passes(process) 1
+#endif
+
+/* kworker/3:1 and kworker/u64:2-events are one worker to a reader of a dashboard. */
+INLINE void cut_kthread_name(u64 *comm)
+{
+	char *byte = (char *)comm;
+	int cut = 0;
+
+#pragma unroll
+	for (int i = 0; i < 16; i++) {
+		if (byte[i] == '/' || byte[i] == ':')
+			cut = 1;
+		if (cut)
+			byte[i] = 0;
+	}
+}
+
+INLINE void read_current(u64 task, struct process *process)
+{
+	READ_COMM(process->comm, task);
+	process->tgid = READ_32(task, task_struct_tgid);
+	if (READ_32(task, task_struct_flags) & PF_KTHREAD)
+		cut_kthread_name(process->comm);
+}
+
+/*
+ * Fills `process` with the owner of `mm`, or with `task` where there is no mm, or no owner any
+ * more (mm_update_next_owner clears it at exit), or no such field (CONFIG_MEMCG=n).
+ * True if the filter lets it through.
+ */
+INLINE int process_of(u64 mm, u64 task, struct process *process)
+{
+	process->comm[0] = 0;
+#ifdef OFFSET_mm_struct_owner
+	u64 owner = READ_64(mm, mm_struct_owner);
+
+	READ_COMM(process->comm, owner);
+	process->tgid = READ_32(owner, task_struct_tgid);
+#endif
+	if (!process->comm[0])
+		read_current(task, process);
+	return filter_passes(process);
+}
+
+/* The same for events that carry no mm. */
+INLINE int current_passes(u64 task)
+{
+#if FILTER_TGIDS || FILTER_COMMS
+	struct process process = {};
+
+	read_current(task, &process);
+	return filter_passes(&process);
+#else
+	return 1;
+#endif
+}
+
+/* A return probe on the simulator does not know the acting task: there, nothing is filtered. */
+#ifdef BUILD_UPROBE
+#define RETURN_PASSES(ctx) 1
+#else
+#define RETURN_PASSES(ctx) current_passes(get_current_task())
+#endif
+#define TRACEPOINT_PASSES(ctx) current_passes(CURRENT_TASK(ctx))

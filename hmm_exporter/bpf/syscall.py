@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bpf(2) and perf_event_open(2), as far as the daemon needs them, without libbpf or bcc.
+
+Numbers and layouts are those of include/uapi/linux/bpf.h and perf_event.h. Each function raises
+OSError with the kernel's errno; what it means for the user is said by its callers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import platform
+import struct
+from collections.abc import Iterator
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_BPF, _PERF_EVENT_OPEN = {"x86_64": (321, 298), "aarch64": (280, 241)}.get(platform.machine(), (0, 0))
+
+MAP_HASH, MAP_ARRAY, MAP_STACK_TRACE = 1, 2, 7
+PROG_KPROBE, PROG_RAW_TRACEPOINT, PROG_TRACING = 2, 17, 26
+TRACE_FENTRY, TRACE_FEXIT = 24, 25
+BPF_ANY, BPF_NOEXIST = 0, 1
+
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE = 0, 1, 2, 3
+_PROG_LOAD, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN = 5, 10, 17
+_MAP_LOOKUP_AND_DELETE, _MAP_LOOKUP_BATCH = 21, 24
+
+_PERF_EVENT_IOC_ENABLE, _PERF_EVENT_IOC_SET_BPF = 0x2400, 0x40042408
+_PERF_FLAG_FD_CLOEXEC = 8
+_PERF_ATTR_SIZE = 112  # PERF_ATTR_SIZE_VER5, 4.1
+
+
+def _address(buffer: object) -> int:
+    return ctypes.addressof(buffer)  # type: ignore[arg-type]
+
+
+def _bpf(command: int, attributes: bytes, keep: object = None) -> int:
+    """One bpf(2) call. ``keep`` holds the buffers that ``attributes`` points into."""
+    if not _BPF:
+        raise OSError(38, f"bpf(2)'s number is not known on {platform.machine()}")
+    block = ctypes.create_string_buffer(attributes, len(attributes))
+    result = _libc.syscall(_BPF, command, block, len(attributes))
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return int(result)
+
+
+def _name(name: str) -> bytes:
+    # BPF_OBJ_NAME_LEN, with its zero byte; letters, digits, `_` and `.` only.
+    return name.encode()[:15]
+
+
+def map_create(kind: int, key_bytes: int, value_bytes: int, entries: int, name: str) -> int:
+    """A new map's fd. Hashes are preallocated, which is the default."""
+    return _bpf(_MAP_CREATE, struct.pack("<IIIIIII16s", kind, key_bytes, value_bytes, entries, 0, 0, 0, _name(name)))
+
+
+def map_update(fd: int, key: bytes, value: bytes, flags: int = BPF_ANY) -> None:
+    key_block, value_block = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value, len(value))
+    _bpf(_MAP_UPDATE, struct.pack("<IIQQQ", fd, 0, _address(key_block), _address(value_block), flags))
+
+
+def map_lookup(fd: int, key: bytes, value_bytes: int) -> bytes:
+    return _lookup(_MAP_LOOKUP, fd, key, value_bytes)
+
+
+def map_lookup_and_delete(fd: int, key: bytes, value_bytes: int) -> bytes:
+    """The row's value at the moment it was removed. Hashes since 5.14."""
+    return _lookup(_MAP_LOOKUP_AND_DELETE, fd, key, value_bytes)
+
+
+def _lookup(command: int, fd: int, key: bytes, value_bytes: int) -> bytes:
+    key_block, value_block = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value_bytes)
+    _bpf(command, struct.pack("<IIQQQ", fd, 0, _address(key_block), _address(value_block), 0))
+    return value_block.raw
+
+
+def map_delete(fd: int, key: bytes) -> None:
+    key_block = ctypes.create_string_buffer(key, len(key))
+    _bpf(_MAP_DELETE, struct.pack("<IIQQQ", fd, 0, _address(key_block), 0, 0))
+
+
+def map_lookup_batch(fd: int, key_bytes: int, value_bytes: int, chunk: int) -> Iterator[tuple[bytes, bytes]]:
+    """(keys, values) of a whole map, at most ``chunk`` rows at a time. Arrays and hashes since 5.6.
+
+    A chunk must hold the fullest bucket of a hash. Rows that stay are seen exactly once.
+    """
+    keys = ctypes.create_string_buffer(key_bytes * chunk)
+    values = ctypes.create_string_buffer(value_bytes * chunk)
+    # Where to go on: a hash's next bucket (4 bytes), an array's next key.
+    position = ctypes.create_string_buffer(max(key_bytes, 8))
+    start = 0
+    while True:
+        attributes = ctypes.create_string_buffer(
+            struct.pack("<QQQQIIQQ", start, _address(position), _address(keys), _address(values), chunk, fd, 0, 0),
+            56,
+        )
+        failed = _libc.syscall(_BPF, _MAP_LOOKUP_BATCH, attributes, 56) < 0
+        error = ctypes.get_errno() if failed else 0
+        if error not in (0, errno.ENOENT):
+            raise OSError(error, os.strerror(error))
+        count = struct.unpack_from("<I", attributes, 32)[0]
+        yield ctypes.string_at(keys, count * key_bytes), ctypes.string_at(values, count * value_bytes)
+        if error:  # ENOENT: that was the end, and `count` was valid
+            return
+        start = _address(position)
+
+
+def prog_load(
+    kind: int, code: bytes, name: str, attach_type: int = 0, btf_id: int = 0, log_bytes: int = 0
+) -> tuple[int, str]:
+    """(fd of the verified program, verifier's log). On a refusal the log is in the OSError's filename."""
+    instructions = ctypes.create_string_buffer(code, len(code))
+    licence = ctypes.create_string_buffer(b"GPL")
+    log = ctypes.create_string_buffer(max(log_bytes, 1))
+    attributes = struct.pack(
+        "<IIQQIIQII16sIIIIQIIQII",
+        kind,
+        len(code) // 8,
+        _address(instructions),
+        _address(licence),
+        1 if log_bytes else 0,
+        log_bytes,
+        _address(log) if log_bytes else 0,
+        0,
+        0,
+        _name(name),
+        0,
+        attach_type,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        btf_id,
+    )
+    try:
+        return _bpf(_PROG_LOAD, attributes), log.value.decode(errors="replace")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, log.value.decode(errors="replace")) from None
+
+
+def prog_test_run(fd: int, context: bytes) -> int:
+    """Run a raw tracepoint program once (5.10) with ``context`` as its arguments; its result."""
+    block = ctypes.create_string_buffer(context, len(context))
+    attributes = ctypes.create_string_buffer(
+        struct.pack("<IIIIQQIIIIQQII", fd, 0, 0, 0, 0, 0, 0, 0, len(context), 0, _address(block), 0, 0, 0)
+    )
+    if _libc.syscall(_BPF, _PROG_TEST_RUN, attributes, 72) < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return int(struct.unpack_from("<I", attributes.raw, 4)[0])
+
+
+def raw_tracepoint_open(prog_fd: int, name: str = "") -> int:
+    """Attach a raw tracepoint program, or, without a name, a tracing program to its function."""
+    block = ctypes.create_string_buffer(name.encode())
+    return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QII", _address(block) if name else 0, prog_fd, 0))
+
+
+def probe_open(pmu: int, retprobe_bit: int | None, target: str, offset: int, prog_fd: int) -> int:
+    """Attach ``prog_fd`` by the kprobe or uprobe PMU: all processes, until the fd is closed.
+
+    ``target`` is a kernel function (offset 0) or a program's path (offset in the file).
+    ``retprobe_bit`` is the bit of ``config`` that asks for a return probe, None for an entry probe.
+    """
+    block = ctypes.create_string_buffer(target.encode())
+    config = 0 if retprobe_bit is None else 1 << retprobe_bit
+    attributes = struct.pack("<IIQQQQQIIQQ", pmu, _PERF_ATTR_SIZE, config, 0, 0, 0, 0, 0, 0, _address(block), offset)
+    attributes = attributes.ljust(_PERF_ATTR_SIZE, b"\0")
+    # pid -1 and one CPU: the event is everybody's, since a probe's programs run on every CPU.
+    fd = _libc.syscall(
+        _PERF_EVENT_OPEN, ctypes.create_string_buffer(attributes, len(attributes)), -1, 0, -1, _PERF_FLAG_FD_CLOEXEC
+    )
+    if fd < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    try:
+        fcntl.ioctl(fd, _PERF_EVENT_IOC_SET_BPF, prog_fd)
+        fcntl.ioctl(fd, _PERF_EVENT_IOC_ENABLE, 0)
+    except OSError:
+        os.close(fd)
+        raise
+    return int(fd)
