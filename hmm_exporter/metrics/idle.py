@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ends what is over: label sets that were idle for the TTL, threads that never came back.
+
+An owner, a driver or a process goes with all its rows, when none of them has changed for the
+TTL. A row that counted something between the last look and its removal is put back with its
+counts. What cannot be excluded: a program that found a row before its removal and adds to it
+after, within nanoseconds, may lose that one event; the row had been idle for the whole TTL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from hmm_exporter.bpf.maps import MapSet, Row, Thread
+from hmm_exporter.catalog import tables
+from hmm_exporter.catalog.tables import Table
+from hmm_exporter.metrics import books
+from hmm_exporter.metrics.books import Totals
+
+THREAD_SECONDS = 600.0
+"""No call of an HMM function, and no migration, is believed to take longer."""
+
+_NEVER_GOES = frozenset({0, tables.OTHER_POINTER, tables.OTHER_COMM})
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A label whose values come and go, and the tables with rows of such a value."""
+
+    admission: Table
+    followers: tuple[tuple[Table, int], ...]
+    """(table, position of the value in its key)"""
+
+
+def dimensions() -> Sequence[Dimension]:
+    """Derived from the catalogue: which key fields are admitted by which table."""
+    return [
+        Dimension(
+            admission,
+            tuple(
+                (table, at)
+                for table in tables.ROW_TABLES
+                for at, key in enumerate(table.keys)
+                if key.admitted_by == admission.name or admission.name in key.goes_with
+            ),
+        )
+        for admission in (tables.OWNER, tables.DRIVER, tables.PROCESS)
+    ]
+
+
+class Idle:
+    """Remembers when each value of a dimension last counted something."""
+
+    def __init__(self, maps: MapSet, ttl: float, clock: Callable[[], float]) -> None:
+        """``ttl`` in seconds, 0 for never; ``clock`` is CLOCK_MONOTONIC in seconds."""
+        self._maps = maps
+        self._ttl = ttl
+        self._clock = clock
+        self._dimensions = dimensions()
+        self._seen: dict[tuple[Table, int | bytes], tuple[int, float]] = {}
+        self.gone = Totals()
+        """What was booked in rows that have been removed, and by threads that were swept."""
+
+    def sweep_threads(self, threads: Iterable[Thread]) -> None:
+        """Forget threads that entered too long ago; a migration among them is abandoned."""
+        oldest = (self._clock() - THREAD_SECONDS) * 1e9
+        for thread in threads:
+            if thread.since < oldest and self._maps.remove_thread(thread) and thread.inside & books.IN_MIGRATION:
+                self.gone = self.gone.plus(Totals(abandoned=1))
+
+    def sweep_rows(self, rows: Mapping[Table, Sequence[Row]]) -> Mapping[Table, Sequence[int | bytes]]:
+        """Remove what was idle for the TTL. Gives the values that ended, by admission table."""
+        if not self._ttl:
+            return {}
+        return {dimension.admission: self._sweep(dimension, rows) for dimension in self._dimensions}
+
+    def _sweep(self, dimension: Dimension, rows: Mapping[Table, Sequence[Row]]) -> Sequence[int | bytes]:
+        now = self._clock()
+        mine: dict[int | bytes, list[tuple[Table, Row]]] = {}
+        for row in rows[dimension.admission]:
+            mine.setdefault(row.key[0], []).append((dimension.admission, row))
+        for table, at in dimension.followers:
+            for row in rows[table]:
+                # A row can be older than its admission's own, never without one for long.
+                mine.setdefault(row.key[at], []).append((table, row))
+        ended = []
+        for value, its_rows in mine.items():
+            if value in _NEVER_GOES:
+                continue
+            # All columns only grow, so that their sum changes when any of them does.
+            counted = sum(sum(row.words) for _, row in its_rows)
+            known, since = self._seen.get((dimension.admission, value), (-1, now))
+            if counted != known:
+                self._seen[(dimension.admission, value)] = (counted, now)
+            elif now - since >= self._ttl and self._remove(its_rows):
+                del self._seen[(dimension.admission, value)]
+                ended.append(value)
+        return ended
+
+    def _remove(self, its_rows: Sequence[tuple[Table, Row]]) -> bool:
+        """Followers first, so that an event meanwhile finds its value still admitted."""
+        for table, row in reversed(its_rows):
+            last = self._maps.remove(table, row.key)
+            if last is not None and last.words != row.words:
+                self._maps.put_back(table, last)
+                return False
+            self.gone = self.gone.plus(_booked(table, last))
+        return True
+
+
+def _booked(table: Table, row: Row | None) -> Totals:
+    """The migrations that a removed row had in its books."""
+    if row is None or table not in (tables.MIGRATION, tables.FAILURE):
+        return Totals()
+    return books.totals({tables.MIGRATION: (), tables.FAILURE: (), tables.LOSS: ()} | {table: (row,)})

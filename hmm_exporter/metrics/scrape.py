@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One scrape: read all tables, name what is new, add up, and say how the exporter itself is.
+
+The one object that the registry asks. Reads are serialised; nothing is kept between scrapes but
+names and what must not go backwards.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from prometheus_client.metrics_core import Metric as Family
+
+from hmm_exporter.bpf.attach import Attachments
+from hmm_exporter.bpf.maps import MapSet, Row, Thread
+from hmm_exporter.bpf.plan import ATTACHED
+from hmm_exporter.catalog import tables
+from hmm_exporter.catalog.tables import Table
+from hmm_exporter.config import Config
+from hmm_exporter.kernel import modules
+from hmm_exporter.kernel.features import Kernel
+from hmm_exporter.metrics import books, exporter
+from hmm_exporter.metrics.collector import Collector
+from hmm_exporter.metrics.idle import Idle
+from hmm_exporter.metrics.labels import Names
+
+
+class Scrape:
+    """A prometheus_client collector over one set of attachments."""
+
+    def __init__(self, kernel: Kernel, config: Config, attachments: Attachments, ready_seconds: float) -> None:
+        self._attachments = attachments
+        self._maps = attachments.maps
+        self._limits = config.limits
+        self._ready_seconds = ready_seconds
+        self._lock = threading.Lock()
+        stack = self._maps.stack if self._maps else lambda stack_id: ()
+        # The simulator's modules are not this machine's.
+        module_users = (lambda module: ()) if kernel.simulated else modules.users
+        self._names = Names(kernel.symbols, stack, module_users, config.limits.callers)
+        attached = frozenset(o.probe.name for o in attachments.outcomes if o.state == ATTACHED)
+        self._collector = Collector(attached, self._names, config.limits.series)
+        self._runs = exporter.ProbeRuns(attachments.programs)
+        self._facts = list(exporter.build_and_kernel(kernel, attachments.bcc))
+        self._facts += exporter.probes(attachments.outcomes)
+        self._idle = Idle(self._maps, config.limits.idle_ttl, time.monotonic) if self._maps else None
+
+    def collect(self) -> Iterable[Family]:
+        """All families; the whole list at once, so that an error never leaves half an exposition."""
+        with self._lock:
+            begun = time.monotonic()
+            families = list(self._facts)
+            if self._maps and self._idle:
+                families += self._families(self._maps, self._idle)
+            elapsed = time.monotonic() - begun
+            families += exporter.scrape(self._collector.series, self._limits.series, elapsed, self._ready_seconds)
+            return families
+
+    def sweep(self) -> None:
+        """End idle rows and lost threads. To be called now and then, also when nobody scrapes."""
+        with self._lock:
+            if not (self._maps and self._idle):
+                return
+            self._idle.sweep_threads(self._maps.read_threads())
+            ended = self._idle.sweep_rows(self._read(self._maps))
+            self._names.forget(
+                [owner for owner in ended.get(tables.OWNER, ()) if isinstance(owner, int)],
+                [ops for ops in ended.get(tables.DRIVER, ()) if isinstance(ops, int)],
+            )
+
+    def _families(self, maps: MapSet, idle: Idle) -> list[Family]:
+        rows = self._read(maps)
+        threads = maps.read_threads()
+        calls_after = maps.read(tables.PROBE_CALL)
+        self._learn(rows)
+        families = list(self._collector.families(rows))
+        families += exporter.owners(self._names.owners())
+        families += self._runs.families(rows, threads, calls_after)
+        families += exporter.maps(maps, rows, threads)
+        families += self._migrations(maps, rows, threads, idle)
+        return families
+
+    def _migrations(
+        self, maps: MapSet, rows: Mapping[Table, Sequence[Row]], threads: Sequence[Thread], idle: Idle
+    ) -> Iterable[Family]:
+        abandoned = books.totals(rows).plus(idle.gone).abandoned
+        balanced = books.balanced(maps, rows, threads, idle.gone)
+        return exporter.migrations(books.in_flight(threads), abandoned, balanced)
+
+    def _read(self, maps: MapSet) -> Mapping[Table, Sequence[Row]]:
+        return {table: maps.read(table) for table in tables.TABLES}
+
+    def _learn(self, rows: Mapping[Table, Sequence[Row]]) -> None:
+        stack_at = next(at for at, key in enumerate(tables.EBUSY.keys) if key.name == "stack")
+        self._names.learn(
+            {int(row.key[0]): row.words[0] for row in rows[tables.OWNER]},
+            [int(row.key[0]) for row in rows[tables.DRIVER]],
+            [int(row.key[stack_at]) for row in rows[tables.EBUSY]],
+        )

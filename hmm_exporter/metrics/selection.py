@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a metric of the catalogue picks rows of a table, and names their label sets.
+
+Resolved once, when it is known which probes are attached: positions instead of names, a function
+for each label. Adding up belongs to ``metrics.collector``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from hmm_exporter.bpf.maps import KeyValues, Row
+from hmm_exporter.catalog.metrics import Metric, Source, Type
+from hmm_exporter.catalog.tables import HISTOGRAM_SLOTS, Key, Table
+from hmm_exporter.metrics import labels
+from hmm_exporter.metrics.labels import OTHER, Names
+
+LabelValues = tuple[str, ...]
+_Namer = Callable[[KeyValues], str]
+
+OPEN_LABELS = frozenset({"pgmap_owner", "driver", "comm", "caller"})
+"""Labels whose values nobody knows beforehand."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """One source of a metric, with everything looked up."""
+
+    table: Table
+    where: tuple[tuple[int, int], ...]
+    """(position in the key, value it must have)"""
+    namers: tuple[_Namer, ...]
+    columns: tuple[slice, ...]
+    """Where the words lie in a row: the column, then a histogram's sum."""
+
+    def matches(self, key: KeyValues) -> bool:
+        return all(key[at] == value for at, value in self.where)
+
+    def labels(self, key: KeyValues) -> LabelValues:
+        return tuple(namer(key) for namer in self.namers)
+
+    def words(self, row: Row) -> list[int]:
+        return [word for column in self.columns for word in row.words[column]]
+
+
+@dataclass(frozen=True)
+class Selected:
+    """A metric with the selections that attached probes feed."""
+
+    metric: Metric
+    selections: tuple[Selection, ...]
+    zeros: tuple[LabelValues, ...]
+    """Label sets that exist before anything happened: each error that a function can return."""
+
+    @property
+    def words(self) -> int:
+        """Words that a label set is summed in: a histogram's slots and its sum, or one."""
+        return HISTOGRAM_SLOTS + 1 if self.metric.type is Type.HISTOGRAM else 1
+
+    @property
+    def series(self) -> int:
+        """Series of one label set: a histogram's buckets, count and sum, or one."""
+        return HISTOGRAM_SLOTS + 2 if self.metric.type is Type.HISTOGRAM else 1
+
+    def as_other(self, values: LabelValues) -> LabelValues:
+        """The same label set with `other` for each open label."""
+        return tuple(OTHER if label in OPEN_LABELS else value for label, value in zip(self.metric.labels, values))
+
+    @property
+    def bounds(self) -> list[str]:
+        """The histogram's ``le`` values."""
+        source = self.metric.sources[0]
+        value = next(value for value in source.table.values if value.name == source.column)
+        assert value.histogram
+        return [*(repr(bound) for bound in value.histogram.bounds), "+Inf"]
+
+
+def select(metric: Metric, attached: frozenset[str], names: Names) -> Selected | None:
+    """None when no attached probe feeds the metric: then it is absent, not zero."""
+    fed = [source for source in metric.sources if _is_fed(source, attached)]
+    if not fed:
+        return None
+    zeros = dict.fromkeys(itertools.chain.from_iterable(_zeros(metric, source) for source in fed))
+    return Selected(metric, tuple(_selection(metric, source, names) for source in fed), tuple(zeros))
+
+
+def _is_fed(source: Source, attached: frozenset[str]) -> bool:
+    return (any if source.any_probe else all)(probe in attached for probe in source.probes)
+
+
+def _selection(metric: Metric, source: Source, names: Names) -> Selection:
+    namers = []
+    for label, field in metric.labels.items():
+        if label in source.labels:
+            namers.append(_constant(source.labels[label]))
+        else:
+            namers.append(_namer(label, _position(source.table, field), source.table, names))
+    columns = [_slice(source.table, source.column)]
+    if source.sum:
+        columns.append(_slice(source.table, source.sum))
+    where = tuple((_position(source.table, field), value) for field, value in source.where.items())
+    return Selection(source.table, where, tuple(namers), tuple(columns))
+
+
+def _constant(text: str) -> _Namer:
+    return lambda key: text
+
+
+def _namer(label: str, at: int, table: Table, names: Names) -> _Namer:
+    domain = table.keys[at].domain
+    if domain:
+        members = {member.value: member.name for member in domain}
+        return lambda key: members[key[at]]  # type: ignore[index]
+    by_label: Mapping[str, Callable[..., str]] = {
+        "pgmap_owner": lambda address: names.owner(address).name,
+        "driver": names.driver,
+        "caller": names.caller,
+        "comm": labels.comm,
+        "errno": labels.error,
+        "fault": labels.fault,
+        "order": labels.order,
+    }
+    name = by_label[label]
+    return lambda key: name(key[at])
+
+
+def _zeros(metric: Metric, source: Source) -> Iterator[LabelValues]:
+    for error in source.errnos:
+        choices = [
+            (error,) if label in ("errno", "fault") else _known_values(source, label, field)
+            for label, field in metric.labels.items()
+        ]
+        yield from itertools.product(*choices)
+
+
+def _known_values(source: Source, label: str, field: str) -> tuple[str, ...]:
+    if label in source.labels:
+        return (source.labels[label],)
+    key: Key = source.table.keys[_position(source.table, field)]
+    return tuple(member.name for member in key.domain) if key.domain else (OTHER,)
+
+
+def _position(table: Table, field: str) -> int:
+    return next(at for at, key in enumerate(table.keys) if key.name == field)
+
+
+def _slice(table: Table, column: str) -> slice:
+    start = 0
+    for value in table.values:
+        if value.name == column:
+            return slice(start, start + value.words)
+        start += value.words
+    raise KeyError(f"{table.name} has no column {column}")
