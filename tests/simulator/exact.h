@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SIMULATOR_EXACT_H
+#define SIMULATOR_EXACT_H
+
+#include <stdbool.h>
+
+struct exact_options {
+	unsigned int threads;
+	unsigned long events; /* of each main kind */
+	unsigned long seed;
+	bool wait_for_stdin;
+};
+
+/* Issues the events and prints the books to stdout. */
+static void exact(const struct exact_options *options);
+
+#endif
