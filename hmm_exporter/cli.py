@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``hmm-exporter``: flags, exit status, and what a person reads when it goes wrong.
+
+What the flags set is ``config``'s to check; what happens then is ``daemon``'s work.
+
+Errors on stderr: until the configuration is known, and of ``--check``, which is a command for
+people, as ``hmm-exporter: error: ...``; of the daemon as a log line in the configured format.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib.metadata
+import os
+import platform
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from hmm_exporter import __version__, log
+from hmm_exporter.config import Config, ConfigError
+from hmm_exporter.config_file import load
+from hmm_exporter.config_value import options, override
+from hmm_exporter.errors import StartError
+
+PROG = "hmm-exporter"
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+# Flag, option, and what the flag's value is called.
+_FLAGS = (
+    ("--web.listen-address", "web.listen_addresses", "ADDRESS"),
+    ("--web.telemetry-path", "web.telemetry_path", "PATH"),
+    ("--log.level", "log.level", "LEVEL"),
+    ("--log.format", "log.format", "FORMAT"),
+    ("--simulator", "simulator", "PROGRAM"),
+)
+
+_EPILOG = """\
+A flag beats the configuration file, and a file beats the defaults.
+
+exit status:
+  0  ended as asked; with --check: the exporter can run
+  1  could not run; with --check --strict also when a probe that the kernel has is not attached
+  2  bad usage or configuration
+  128 + N  interrupted by signal N before it ran
+"""
+
+
+class _UsageError(Exception):
+    """What is wrong with the command line, in one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser that raises instead of printing its usage and ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(message)
+
+
+class _Version(argparse.Action):
+    """Prints the version; looks the others up only when asked, because that reads many files."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        print(version())
+        parser.exit()
+
+
+def version() -> str:
+    """``hmm-exporter 0.1.0 (python 3.11.2, prometheus_client 0.16.0)``"""
+    try:
+        client = importlib.metadata.version("prometheus_client")
+    except importlib.metadata.PackageNotFoundError:
+        client = "missing"
+    return f"{PROG} {__version__} (python {platform.python_version()}, prometheus_client {client})"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with *argv*, by default the process's own; returns the exit status."""
+    log.fill_standard_files()
+    try:
+        status = _main(argv)
+        if sys.stdout is not None:  # it is None when the process was started without
+            sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except OSError as error:
+        # Python must not try to write the rest when it exits: it would fail once more, loudly.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if isinstance(error, BrokenPipeError):  # --help | head
+            return 128 + signal.SIGPIPE
+        _complain(f"cannot write to stdout: {error.strerror}")
+        return EXIT_FAILED
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    try:
+        given = _parse(argv)
+        config = _configure(given)
+    except SystemExit as done:  # --help and --version
+        return int(done.code or 0)
+    except _UsageError as error:
+        _complain(f"{error}; see {PROG} --help")
+        return EXIT_USAGE
+    except ConfigError as error:
+        _complain(str(error))
+        return EXIT_USAGE
+    log.setup(config.log.level, config.log.format)
+    logger = log.Logger(__name__)
+    try:
+        # Not earlier: it brings prometheus_client with it, and --help should be quick.
+        from hmm_exporter import daemon
+
+        return daemon.check(config, given.strict) if given.check else daemon.run(config)
+    except StartError as error:
+        if given.check:
+            _complain(str(error))
+        else:
+            logger.error(str(error))
+    except (KeyboardInterrupt, BrokenPipeError):
+        raise
+    except Exception:
+        logger.exception("internal error, please report it", version=version())
+    return EXIT_FAILED
+
+
+def _configure(given: argparse.Namespace) -> Config:
+    """The configuration of the file, if any, and the flags; raises ConfigError."""
+    config = Config() if given.config_file is None else load(given.config_file)
+    for flag, key, _ in _FLAGS:
+        texts = getattr(given, key)
+        if texts is not None:
+            config = override(config, key, texts, flag)
+    return config
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; raises _UsageError, and SystemExit after --help or --version."""
+    parser = _parser()
+    given, unknown = parser.parse_known_args(argv)
+    if unknown:
+        flags = ["--config.file", "--check", "--strict", "--version", "--help"]
+        name = "--" + unknown[0].partition("=")[0].lstrip("-")
+        close = difflib.get_close_matches(name, flags + [flag for flag, _, _ in _FLAGS], 1)
+        guess = f" (did you mean {close[0]}?)" if close else ""
+        raise _UsageError(f"unknown argument {_one_line(unknown[0])}{guess}")
+    if given.strict and not given.check:
+        raise _UsageError("--strict is only for --check")
+    return given
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=PROG,
+        usage=f"{PROG} [--config.file=FILE] [flag ...]\n       {PROG} --check [--strict] [...]",
+        description="A Prometheus exporter for Linux HMM (heterogeneous memory management).",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument("-h", "--help", action="help", help="show this and exit")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    parser.add_argument(
+        "--config.file",
+        dest="config_file",
+        metavar="FILE",
+        help="configuration in YAML; config.example.yaml describes it (default: none)",
+    )
+    known = {option.key: option for option in options()}
+    for flag, key, metavar in _FLAGS:
+        default, text = known[key].default, known[key].rule.help
+        if known[key].rule.choices:
+            text += ": " + ", ".join(known[key].rule.choices)
+        if isinstance(default, tuple):
+            text += "; may be given several times"
+            default = " ".join(default)
+        text += f" (default: {default or 'none'})"
+        parser.add_argument(flag, dest=key, metavar=metavar, action="append", help=text)
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="attach all probes, say what can and what cannot be watched here and why, and exit",
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="with --check: fail when a probe that this kernel has cannot be attached",
+    )
+    return parser
+
+
+def _complain(message: str) -> None:
+    """One line on stderr; unbuffered, so that a full disk does not change the exit status."""
+    line = f"{PROG}: error: {_one_line(message)}\n"
+    try:
+        os.write(2, line.encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass  # nobody can be told
+
+
+def _one_line(text: str) -> str:
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which path answers what: from a request to a response, both plain values.
+
+Sockets, connections and the syntax of HTTP belong to ``server``. Who may ask what (TLS,
+authentication, limits) will stand between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.message import Message
+from http import HTTPStatus
+
+from prometheus_client import CollectorRegistry
+
+from hmm_exporter.web import landing, negotiation
+from hmm_exporter.web.status import Status
+from hmm_exporter.web.telemetry import Busy, Failed, Telemetry
+
+_METHODS = ("GET", "HEAD")
+
+# How long a scrape waits for another one when the client does not say how long it will; the
+# default of Prometheus' scrape_timeout. In seconds, as the most that a client may ask for.
+_PATIENCE = 10.0
+_MAX_PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client asks; the path without its query."""
+
+    method: str
+    path: str
+    headers: Message
+
+
+@dataclass(frozen=True)
+class Response:
+    """What it is told. A HEAD is answered like a GET; leaving the body out is the server's work."""
+
+    status: HTTPStatus
+    body: bytes
+    content_type: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Routes:
+    """Answers requests. Nothing but the telemetry path ever waits for a scrape."""
+
+    def __init__(self, telemetry_path: str, registry: CollectorRegistry, status: Status) -> None:
+        self._telemetry_path = telemetry_path
+        self._telemetry = Telemetry(registry)
+        self._status = status
+        self._routes: dict[str, Callable[[Request], Response]] = {
+            "/": self._landing,
+            "/-/healthy": self._healthy,
+            "/-/ready": self._ready,
+            telemetry_path: self._metrics,  # may be "/"; then there is no landing page
+        }
+
+    def __call__(self, request: Request) -> Response:
+        """The answer to *request*."""
+        if request.method not in _METHODS:
+            text = f"method not allowed: {' or '.join(_METHODS)}"
+            allow = ("Allow", ", ".join(_METHODS))
+            return _line(HTTPStatus.METHOD_NOT_ALLOWED, text, allow)
+        route = self._routes.get(request.path)
+        if route is None:
+            return _line(HTTPStatus.NOT_FOUND, f"not found: the metrics are at {self._telemetry_path}")
+        return route(request)
+
+    def _healthy(self, _: Request) -> Response:
+        return _line(HTTPStatus.OK, "healthy")
+
+    def _ready(self, _: Request) -> Response:
+        return _line(HTTPStatus.OK, "ready") if self._status.ready else self._not_ready()
+
+    def _not_ready(self) -> Response:
+        return _line(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {self._status.reason}")
+
+    def _landing(self, _: Request) -> Response:
+        return Response(
+            HTTPStatus.OK,
+            landing.page(self._status, self._telemetry_path),
+            "text/html; charset=utf-8",
+            (("Content-Security-Policy", landing.CONTENT_SECURITY_POLICY),),
+        )
+
+    def _metrics(self, request: Request) -> Response:
+        # Counters at 0 before the probes are attached would be a lie.
+        if not self._status.ready:
+            return self._not_ready()
+        form = negotiation.choose_format(_header(request, "Accept"))
+        compressed = negotiation.accepts_gzip(_header(request, "Accept-Encoding"))
+        try:
+            page = self._telemetry.render(form, compressed, _patience(request))
+        except Busy as busy:
+            return _line(HTTPStatus.SERVICE_UNAVAILABLE, str(busy))
+        except Failed as failed:
+            return _line(HTTPStatus.INTERNAL_SERVER_ERROR, str(failed))
+        headers = [("Vary", "Accept, Accept-Encoding")]
+        if compressed:
+            headers.append(("Content-Encoding", "gzip"))
+        return Response(HTTPStatus.OK, page, form.value, tuple(headers))
+
+
+def _line(status: HTTPStatus, text: str, *headers: tuple[str, str]) -> Response:
+    """An answer of one line, whatever *text* contains."""
+    line = " ".join(text.split()) + "\n"
+    return Response(status, line.encode("utf-8", "backslashreplace"), headers=headers)
+
+
+def _header(request: Request, name: str) -> str | None:
+    """A header that is a list may come in several lines, which mean the same as one."""
+    return ",".join(request.headers.get_all(name, ())) or None
+
+
+def _patience(request: Request) -> float:
+    """How many seconds the client will wait, as Prometheus says in a header of its own."""
+    try:
+        seconds = float(request.headers.get("X-Prometheus-Scrape-Timeout-Seconds", _PATIENCE))
+    except ValueError:
+        return _PATIENCE
+    return min(seconds, _MAX_PATIENCE) if seconds > 0 else _PATIENCE

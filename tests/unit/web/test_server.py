@@ -1,0 +1,945 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The HTTP endpoint, asked over real sockets on the loopback interface."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import gzip
+import hashlib
+import http.client
+import json
+import logging
+import re
+import socket
+import threading
+import time
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as read_text
+
+from hmm_exporter import log
+from hmm_exporter.errors import StartError
+from hmm_exporter.web import address, telemetry
+from hmm_exporter.web.negotiation import Format, accepts_gzip, choose_format
+from hmm_exporter.web.server import Server
+from hmm_exporter.web.status import ProbeRow
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+class State:
+    """A daemon's status that a test sets."""
+
+    def __init__(self) -> None:
+        self.ready = True
+        self.reason = ""
+        self.version = "0.1.0"
+        self.probes: Sequence[ProbeRow] = ()
+
+
+class Collector:
+    """One counter; collecting it does what a test says first."""
+
+    def __init__(self) -> None:
+        self.before: Callable[[], object] = lambda: None
+        self.after: Callable[[], object] = lambda: None
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        self.before()
+        family = CounterMetricFamily("hmm_test", "A counter; größer than ASCII.", labels=["comm"])
+        family.add_metric(["päython"], 3)
+        yield family
+        self.after()
+
+
+class Fixture:
+    """A server with what it was made of."""
+
+    def __init__(self, *addresses: str, path: str = "/metrics") -> None:
+        self.state, self.collector = State(), Collector()
+        registry = CollectorRegistry()
+        registry.register(self.collector)
+        self.server = Server(addresses or ("127.0.0.1:0",), path, registry, self.state)
+        self.server.start()
+
+    def connect(self, timeout: float = 10) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.server.ports[0], timeout=timeout)
+
+    def ask(
+        self,
+        path: str,
+        method: str = "GET",
+        headers: Mapping[str, str] = types.MappingProxyType({}),
+        timeout: float = 10,
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """Status, headers and body."""
+        connection = self.connect(timeout)
+        try:
+            connection.putrequest(method, path, skip_accept_encoding=True)
+            for name, value in headers.items():
+                connection.putheader(name, value)
+            connection.endheaders()
+            response = connection.getresponse()
+            return response.status, response.headers, response.read()
+        finally:
+            connection.close()
+
+    def raw(self, data: bytes) -> bytes:
+        """Everything that is answered to *data* before the server closes."""
+        with socket.create_connection(("127.0.0.1", self.server.ports[0]), timeout=10) as client:
+            client.sendall(data)
+            return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+@pytest.fixture
+def web() -> Iterator[Fixture]:
+    made = Fixture()
+    yield made
+    made.server.close()
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
+
+
+# Paths and methods.
+
+
+def test_the_telemetry_path_gives_the_metrics(web: Fixture) -> None:
+    status, headers, body = web.ask("/metrics")
+    assert (status, headers["Content-Type"]) == (200, TEXT)
+    (family,) = read_text(body.decode())
+    assert family.samples[0][:3] == ("hmm_test_total", {"comm": "päython"}, 3.0)
+    assert "größer" in family.documentation
+
+
+def test_a_query_does_not_change_the_path(web: Fixture) -> None:
+    assert web.ask("/metrics?x=1")[0] == 200
+    assert web.ask("http://example.com/metrics")[0] == 200
+
+
+def test_the_telemetry_path_can_be_another(web: Fixture) -> None:
+    other = Fixture(path="/hmm/metrics")
+    try:
+        assert other.ask("/hmm/metrics")[0] == 200
+        status, _, body = other.ask("/metrics")
+        assert (status, body) == (404, b"not found: the metrics are at /hmm/metrics\n")
+        assert b'href="hmm/metrics"' in other.ask("/")[2]
+    finally:
+        other.server.close()
+
+
+def test_the_telemetry_path_can_be_the_root() -> None:
+    other = Fixture(path="/")
+    try:
+        assert other.ask("/")[1]["Content-Type"] == TEXT
+    finally:
+        other.server.close()
+
+
+@pytest.mark.parametrize("path", ["/x", "/metrics/", "/-/", "/favicon.ico", "/..", "*"])
+def test_an_unknown_path_is_404_in_one_line(web: Fixture, path: str) -> None:
+    status, headers, body = web.ask(path)
+    assert (status, headers["Content-Type"]) == (404, "text/plain; charset=utf-8")
+    assert body == b"not found: the metrics are at /metrics\n"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "BREW"])
+@pytest.mark.parametrize("path", ["/", "/metrics", "/-/healthy", "/x"])
+def test_other_methods_are_405_with_allow(web: Fixture, path: str, method: str) -> None:
+    status, headers, body = web.ask(path, method)
+    assert (status, headers["Allow"]) == (405, "GET, HEAD")
+    assert body == b"method not allowed: GET or HEAD\n"
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/-/healthy", "/-/ready", "/x"])
+@pytest.mark.parametrize("encoding", ["gzip", "identity"])
+def test_head_has_no_body_and_the_length_that_get_has(web: Fixture, path: str, encoding: str) -> None:
+    got = web.ask(path, "GET", {"Accept-Encoding": encoding})
+    head = web.ask(path, "HEAD", {"Accept-Encoding": encoding})
+    assert head[2] == b""
+    assert head[0] == got[0]
+    assert head[1]["Content-Length"] == got[1]["Content-Length"] == str(len(got[2]))
+    assert head[1]["Content-Type"] == got[1]["Content-Type"]
+
+
+def test_after_a_head_the_connection_goes_on(web: Fixture) -> None:
+    connection = web.connect()
+    for method in ("HEAD", "GET", "HEAD", "GET"):
+        connection.request(method, "/-/healthy")
+        response = connection.getresponse()
+        assert response.read() == (b"healthy\n" if method == "GET" else b"")
+    connection.close()
+
+
+def test_no_answer_may_be_stored_or_guessed_at(web: Fixture) -> None:
+    for path in ("/", "/metrics", "/-/healthy", "/x"):
+        _, headers, _ = web.ask(path)
+        assert headers["Cache-Control"] == "no-store"
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert "Server" not in headers
+
+
+# Health and readiness.
+
+
+def test_before_it_is_ready_it_is_healthy_and_says_why_it_is_not_ready(web: Fixture) -> None:
+    web.state.ready, web.state.reason = False, "compiling the\nBPF programs"
+    assert web.ask("/-/healthy")[::2] == (200, b"healthy\n")
+    said = (503, b"not ready: compiling the BPF programs\n")
+    assert web.ask("/-/ready")[::2] == said
+    assert web.ask("/metrics")[::2] == said
+    assert web.ask("/")[0] == 200
+
+
+def test_once_it_is_ready_it_says_so(web: Fixture) -> None:
+    assert web.ask("/-/ready")[::2] == (200, b"ready\n")
+
+
+# Formats. The first two are what these releases send, in full.
+
+PROMETHEUS_2_42 = (
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+)
+PROMETHEUS_3 = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,"
+    "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+PROMETHEUS_PROTOBUF = (
+    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;"
+    "q=0.7,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,"
+    "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+PROMETHEUS_TEXT_ONLY = "text/plain;version=0.0.4;q=0.6,*/*;q=0.5"
+PROMETHEUS_TEXT_FIRST = "text/plain;version=0.0.4;q=0.6,application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.4"
+PROMETHEUS_2_5 = "application/openmetrics-text; version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+CHROME = (
+    "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;"
+    "q=0.8,application/signed-exchange;v=b3;q=0.7"
+)
+
+
+@pytest.mark.parametrize(
+    ("accept", "form"),
+    [
+        (None, Format.TEXT),
+        ("", Format.TEXT),
+        ("*/*", Format.TEXT),  # curl
+        (FIREFOX, Format.TEXT),
+        (CHROME, Format.TEXT),
+        (PROMETHEUS_2_42, Format.OPENMETRICS),
+        (PROMETHEUS_3, Format.OPENMETRICS),
+        (PROMETHEUS_PROTOBUF, Format.OPENMETRICS),
+        (PROMETHEUS_TEXT_ONLY, Format.TEXT),
+        (PROMETHEUS_TEXT_FIRST, Format.TEXT),
+        (PROMETHEUS_2_5, Format.OPENMETRICS_0),
+        ("text/plain;version=0.0.4;q=1,*/*;q=0.1", Format.TEXT),  # vmagent
+        # q-values, not the order, decide.
+        ("application/openmetrics-text;q=0.1,text/plain;q=0.9", Format.TEXT),
+        ("text/plain;q=0.1,application/openmetrics-text;q=0.9", Format.OPENMETRICS),
+        ("application/openmetrics-text;q=0,*/*", Format.TEXT),
+        ("text/plain;q=0,*/*;q=0.1", Format.OPENMETRICS),
+        ("application/openmetrics-text;q=0.5,text/plain;q=0.5", Format.TEXT),
+        # The most specific range speaks for a format, whatever a wider one says.
+        ("*/*,text/plain;q=0.3,application/openmetrics-text;q=0.4", Format.OPENMETRICS),
+        ("application/*", Format.OPENMETRICS),
+        ("text/*;q=0.2,application/*;q=0.3", Format.OPENMETRICS),
+        # Between equals, the one that was named.
+        ("application/openmetrics-text,*/*", Format.OPENMETRICS),
+        # Versions that are not spoken here.
+        ("application/openmetrics-text;version=2.0.0,text/plain;q=0.1", Format.TEXT),
+        ("application/openmetrics-text;version=0.0.1", Format.OPENMETRICS_0),
+        ("text/plain;version=1.0.0,application/openmetrics-text;q=0.1", Format.OPENMETRICS),
+        # Spelling.
+        ("APPLICATION/OpenMetrics-Text ; Version=1.0.0 ; Q=0.5", Format.OPENMETRICS),
+        ('application/openmetrics-text; version="1.0.0"', Format.OPENMETRICS),
+        (" , ,application/openmetrics-text, ", Format.OPENMETRICS),
+        # Nothing that fits, or no sense.
+        ("application/json", Format.TEXT),
+        ("text/plain;q=0", Format.TEXT),
+        ("application/openmetrics-text;q=high", Format.TEXT),
+        ("application/openmetrics-text;q=nan", Format.TEXT),
+        ("application/openmetrics-text;q=-1", Format.TEXT),
+        (";;;,,,q=1", Format.TEXT),
+    ],
+)
+def test_the_format_is_the_one_that_accept_prefers(web: Fixture, accept: str | None, form: Format) -> None:
+    headers = {} if accept is None else {"Accept": accept}
+    status, got, body = web.ask("/metrics", headers=headers)
+    assert (status, got["Content-Type"]) == (200, form.value)
+    assert got["Vary"] == "Accept, Accept-Encoding"
+    if form is Format.TEXT:
+        assert b"# TYPE hmm_test_total counter\n" in body
+        assert b"# EOF" not in body
+    else:
+        assert b"# TYPE hmm_test counter\n" in body
+        assert body.endswith(b"# EOF\n")
+        read: Callable[[str], Iterable[Metric]] = openmetrics.text_string_to_metric_families
+        (family,) = read(body.decode())
+        assert family.samples[0].value == 3
+
+
+def test_the_content_types_say_utf8() -> None:
+    assert Format.TEXT.value == TEXT
+    assert Format.OPENMETRICS.value == OPENMETRICS
+    assert all(form.value.endswith("; charset=utf-8") for form in Format)
+
+
+def test_accept_in_several_lines_means_the_same_as_in_one(web: Fixture) -> None:
+    answer = web.raw(
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAccept: text/plain;q=0.1\r\n"
+        b"Accept: application/openmetrics-text;q=0.2\r\n\r\n"
+    )
+    assert OPENMETRICS.encode() in answer
+
+
+@given(st.text())
+def test_no_accept_header_breaks_the_choice(accept: str) -> None:
+    assert choose_format(accept) in Format
+    assert accepts_gzip(accept) in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "compressed"),
+    [
+        (None, False),
+        ("", False),
+        ("identity", False),
+        ("gzip", True),  # Prometheus
+        ("deflate, gzip, br, zstd", True),  # curl --compressed
+        ("gzip, deflate, br", True),  # browsers
+        ("GZIP;Q=0.1", True),
+        ("x-gzip", True),
+        ("*", True),
+        ("gzip;q=0", False),
+        ("gzip;q=0.000, *", False),
+        ("*;q=0", False),
+        ("br", False),
+        ("identity;q=1, gzip;q=0.5", False),
+        ("identity;q=0.5, gzip;q=0.5", True),
+        ("identity;q=0, gzip;q=0.1", True),
+        ("gzipped", False),
+    ],
+)
+def test_gzip_is_used_where_it_is_accepted(web: Fixture, accepted: str | None, compressed: bool) -> None:
+    headers = {} if accepted is None else {"Accept-Encoding": accepted}
+    status, got, body = web.ask("/metrics", headers=headers)
+    assert status == 200
+    assert got["Content-Encoding"] == ("gzip" if compressed else None)
+    page = gzip.decompress(body) if compressed else body
+    assert page == web.ask("/metrics")[2]
+
+
+# Failures and waiting.
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_failed_collector_is_500_in_one_line_and_one_log_line(
+    web: Fixture, when: str, capfd: pytest.CaptureFixture[str], logging_to_stderr: None
+) -> None:
+    def fail() -> None:
+        raise ValueError("map 7: secret")
+
+    setattr(web.collector, when, fail)
+    status, headers, body = web.ask("/metrics", headers={"Accept-Encoding": "gzip"})
+    assert (status, headers["Content-Type"]) == (500, "text/plain; charset=utf-8")
+    assert body == b"a collector failed (ValueError); see the log\n"
+    assert "Content-Encoding" not in headers
+    (line,) = capfd.readouterr().err.splitlines()
+    got = json.loads(line)
+    assert (got["level"], got["msg"]) == ("error", "scrape failed")
+    assert "map 7: secret" in got["error"]
+    assert "Traceback" in got["traceback"]
+    setattr(web.collector, when, lambda: None)
+    assert web.ask("/metrics")[0] == 200
+
+
+def test_an_error_of_ours_is_500_in_one_line_and_one_log_line(
+    web: Fixture, capfd: pytest.CaptureFixture[str], logging_to_stderr: None
+) -> None:
+    web.state.probes = [ProbeRow("too", "few", "texts", "for a", "row")[:4]]  # type: ignore[list-item]
+    status, _, body = web.ask("/")
+    assert (status, body) == (500, b"internal error; see the log\n")
+    (line,) = capfd.readouterr().err.splitlines()
+    assert json.loads(line)["path"] == "/"
+    assert web.ask("/-/healthy")[0] == 200
+
+
+@pytest.fixture
+def logging_to_stderr(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Log lines in JSON on stderr, the access log left out."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    handler = log.StderrHandler()
+    handler.setFormatter(log.JsonFormatter())
+    root.handlers[:] = [handler]
+    root.setLevel("INFO")
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+def patience(seconds: float) -> dict[str, str]:
+    """What Prometheus sends with a scrape_timeout of so many seconds."""
+    return {"X-Prometheus-Scrape-Timeout-Seconds": str(seconds)}
+
+
+@contextlib.contextmanager
+def hanging(web: Fixture, answer: int | None = 200) -> Iterator[threading.Event]:
+    """A scrape that has begun, and goes on until the event is set or the block left.
+
+    At the end its answer is checked: a status, or None where the connection was cut.
+    """
+    begun, end = threading.Event(), threading.Event()
+    answers: list[int | None] = []
+
+    def hang() -> None:
+        begun.set()
+        assert end.wait(30)
+
+    def scrape() -> None:
+        try:
+            answers.append(web.ask("/metrics", timeout=30)[0])
+        except ConnectionError:
+            answers.append(None)
+
+    web.collector.before = hang
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        assert begun.wait(10)
+        yield end
+    finally:
+        end.set()
+        thread.join(30)
+    assert answers == [answer]
+
+
+def test_a_scrape_that_hangs_keeps_nothing_else_from_being_answered(web: Fixture) -> None:
+    with hanging(web):
+        for path, status in (("/-/healthy", 200), ("/-/ready", 200), ("/", 200), ("/x", 404)):
+            assert web.ask(path, timeout=2)[0] == status
+
+
+def test_a_scrape_waits_for_another_only_as_long_as_its_client_does(web: Fixture) -> None:
+    with hanging(web):
+        started = time.monotonic()
+        status, _, body = web.ask("/metrics", headers=patience(0.2))
+        assert 0.2 <= time.monotonic() - started < 5
+        assert (status, body) == (503, b"another scrape has been running for more than 0.2 s\n")
+
+
+@pytest.mark.parametrize("seconds", ["nonsense", "nan", "-1", ""])
+def test_a_scrape_timeout_without_sense_is_left_out_of_account(web: Fixture, seconds: str) -> None:
+    assert web.ask("/metrics", headers={"X-Prometheus-Scrape-Timeout-Seconds": seconds})[0] == 200
+
+
+def test_a_scrape_that_waited_is_answered_when_the_other_ends(web: Fixture) -> None:
+    with hanging(web) as end:
+        threading.Timer(0.2, end.set).start()
+        assert web.ask("/metrics", headers=patience(20))[0] == 200
+
+
+def test_scrapes_do_not_overlap(web: Fixture) -> None:
+    running, most = [0], [0]
+
+    def begin() -> None:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        time.sleep(0.01)
+
+    def end() -> None:
+        running[0] -= 1
+
+    web.collector.before, web.collector.after = begin, end
+    answers: list[int] = []
+    threads = [threading.Thread(target=lambda: answers.append(web.ask("/metrics")[0])) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (answers, most) == ([200] * 12, [1])
+
+
+def test_beyond_40_scrapes_a_client_is_told_at_once(web: Fixture) -> None:
+    assert telemetry.MAX_SCRAPES == 40
+    with hanging(web):
+        waiting = [web.connect(timeout=30) for _ in range(telemetry.MAX_SCRAPES - 1)]
+        for connection in waiting:
+            connection.request("GET", "/metrics", headers=patience(30))
+        refused = (503, b"40 scrapes are running or waiting already\n")
+        deadline = time.monotonic() + 10  # until all of them wait, one more may wait instead
+        while web.ask("/metrics", headers=patience(0.01))[::2] != refused:
+            assert time.monotonic() < deadline
+        assert web.ask("/-/healthy", timeout=2)[0] == 200
+    for connection in waiting:
+        response = connection.getresponse()
+        assert response.status == 200
+        response.read()
+        connection.close()
+
+
+def test_a_client_that_hangs_in_its_request_keeps_no_other_waiting(web: Fixture) -> None:
+    with contextlib.ExitStack() as stack:
+        for data in (b"", b"GET", b"GET / HTTP/1.1\r\nHost: x", b"GET / HTTP/1.1\r\n" * 2):
+            client = socket.create_connection(("127.0.0.1", web.server.ports[0]))
+            stack.enter_context(client)
+            client.sendall(data)
+        started = time.monotonic()
+        for path in ("/-/healthy", "/metrics", "/"):
+            assert web.ask(path, timeout=5)[0] == 200
+        assert time.monotonic() - started < 2
+
+
+def test_a_client_that_goes_in_the_middle_does_no_harm(
+    web: Fixture, capfd: pytest.CaptureFixture[str], logging_to_stderr: None
+) -> None:
+    for data in (b"", b"GET", b"GET /metrics HTTP/1.1\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", web.server.ports[0])) as client:
+            client.sendall(data)
+            # Closing with this set sends a reset.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    assert web.ask("/metrics")[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_a_flood_of_connections_is_bounded_told_in_one_line_and_passes(
+    web: Fixture, capfd: pytest.CaptureFixture[str], logging_to_stderr: None
+) -> None:
+    where = ("127.0.0.1", web.server.ports[0])
+    with contextlib.ExitStack() as stack:
+        for _ in range(256):
+            stack.enter_context(socket.create_connection(where))
+        for _ in range(3):
+            with socket.create_connection(where, timeout=5) as late:
+                assert late.recv(1) == b""
+    (line,) = capfd.readouterr().err.splitlines()
+    assert json.loads(line)["msg"] == "too many connections"
+    deadline = time.monotonic() + 5
+    while True:
+        with contextlib.suppress(ConnectionError):
+            assert web.ask("/-/healthy")[0] == 200
+            break
+        assert time.monotonic() < deadline
+
+
+# The syntax of HTTP.
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400),  # TLS
+        (b"GET / HTTP/9.9\r\n\r\n", 505),
+        (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431),
+        (b"GET http://[ HTTP/1.1\r\nConnection: close\r\n\r\n", 400),
+    ],
+)
+def test_what_is_no_request_is_refused_in_one_line(web: Fixture, request_: bytes, status: int) -> None:
+    answer = web.raw(request_)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"Connection: close" in head
+    assert re.fullmatch(rb"[a-z -]+\n", body, re.IGNORECASE)
+    assert web.ask("/-/healthy")[0] == 200
+
+
+def test_a_body_is_not_taken_for_the_next_request(web: Fixture) -> None:
+    inner = b"GET /x HTTP/1.1\r\n\r\n"
+    for head in (b"Content-Length: %d\r\n" % len(inner), b"Transfer-Encoding: chunked\r\n"):
+        answer = web.raw(b"GET /-/healthy HTTP/1.1\r\n" + head + b"\r\n" + inner)
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert answer.endswith(b"healthy\n")
+
+
+def test_no_body_is_invited(web: Fixture) -> None:
+    with socket.create_connection(("127.0.0.1", web.server.ports[0]), timeout=10) as client:
+        client.sendall(b"PUT /metrics HTTP/1.1\r\nContent-Length: 9999999\r\nExpect: 100-continue\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 405 ")
+
+
+def test_a_large_body_does_not_cost_the_client_its_answer(web: Fixture) -> None:
+    connection = web.connect()
+    connection.request("POST", "/metrics", body=b"x" * 500_000)
+    response = connection.getresponse()
+    assert (response.status, response.read()) == (405, b"method not allowed: GET or HEAD\n")
+    connection.close()
+
+
+def test_requests_share_a_connection(web: Fixture) -> None:
+    connection = web.connect()
+    connection.connect()
+    used = connection.sock
+    for path in ("/metrics", "/-/healthy", "/x", "/"):
+        connection.request("GET", path)
+        connection.getresponse().read()
+        assert connection.sock is used
+    connection.close()
+
+
+def test_requests_in_one_packet_are_answered_in_order(web: Fixture) -> None:
+    answer = web.raw(b"GET /-/healthy HTTP/1.1\r\n\r\nGET /-/ready HTTP/1.1\r\nConnection: close\r\n\r\n")
+    assert [part.split(b"\r\n\r\n")[1] for part in answer.split(b"HTTP/1.1 200")[1:]] == [
+        b"healthy\n",
+        b"ready\n",
+    ]
+
+
+def test_a_client_of_http_1_0_is_answered_and_the_connection_closed(web: Fixture) -> None:
+    assert web.raw(b"GET /-/healthy HTTP/1.0\r\n\r\n").endswith(b"\r\n\r\nhealthy\n")
+
+
+def test_requests_are_logged_at_debug_level_only(
+    web: Fixture, capfd: pytest.CaptureFixture[str], logging_to_stderr: None
+) -> None:
+    web.ask("/metrics")
+    web.raw(b"nonsense\r\n\r\n")
+    assert capfd.readouterr().err == ""
+    logging.getLogger().setLevel("DEBUG")
+    web.raw(b"GET /x\x1b[31m HTTP/1.0\r\n\r\n")
+    deadline = time.monotonic() + 5
+    err = ""
+    while not err and time.monotonic() < deadline:  # the line comes after the answer
+        err = capfd.readouterr().err
+    got = json.loads(err)
+    assert (got["level"], got["msg"], got["method"], got["status"]) == (
+        "debug",
+        "request",
+        "GET",
+        404,
+    )
+    assert (got["client"], got["path"]) == ("127.0.0.1", "/x\x1b[31m")
+
+
+# Addresses.
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        (":10466", "", 10466),
+        ("127.0.0.1:9", "127.0.0.1", 9),
+        ("[::1]:10466", "::1", 10466),
+        ("[fe80::1%eth0]:1", "fe80::1%eth0", 1),
+        ("localhost:0", "localhost", 0),
+        ("gpu-7.example.com:65535", "gpu-7.example.com", 65535),
+    ],
+)
+def test_an_address_is_read_and_written(text: str, host: str, port: int) -> None:
+    assert address.parse(text) == address.Address(host, port)
+    assert str(address.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *["", "10466", ":", ":x", ":65536", ":-1", "::1:9", "[::1]", "[]:1", "[x]:1"],
+        *["a b:1", "http://x:1", "x:1/", "x\n:1", ":1\n", ":\uff11"],
+    ],
+)
+def test_what_is_no_address_is_told(text: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(address.ALLOWED)}$"):
+        address.parse(text)
+
+
+def test_a_port_in_use_is_told_before_anything_is_served(web: Fixture) -> None:
+    where = f"127.0.0.1:{web.server.ports[0]}"
+    with pytest.raises(StartError) as caught:
+        Server([where], "/metrics", CollectorRegistry(), State())
+    assert str(caught.value) == (
+        f"cannot listen on {where}: address already in use (is another hmm-exporter running?"
+        " choose another with --web.listen-address)"
+    )
+
+
+def test_a_port_is_taken_by_the_constructor_already() -> None:
+    first = Server(["127.0.0.1:0"], "/metrics", CollectorRegistry(), State())
+    try:
+        with pytest.raises(StartError, match="address already in use"):
+            Server([first.addresses[0]], "/metrics", CollectorRegistry(), State())
+    finally:
+        first.close()
+
+
+def test_when_one_address_fails_none_stays_taken(web: Fixture) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(StartError):
+        Server(
+            [f"127.0.0.1:{port}", f"127.0.0.1:{web.server.ports[0]}"],
+            "/metrics",
+            CollectorRegistry(),
+            State(),
+        )
+    Server([f"127.0.0.1:{port}"], "/metrics", CollectorRegistry(), State()).close()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("192.0.2.1:0", "this machine has no such address"),  # TEST-NET-1
+        ("no-such-host.invalid:1", "the name cannot be resolved ("),
+        (f"{'x' * 64}.invalid:1", "not a host name"),
+        ("nonsense", "not an address: "),
+    ],
+)
+def test_an_address_that_cannot_be_had_is_told_in_one_line(text: str, reason: str) -> None:
+    with pytest.raises(StartError) as caught:
+        Server([text], "/metrics", CollectorRegistry(), State())
+    assert str(caught.value).isprintable()
+    assert str(caught.value).startswith(f"cannot listen on {text}: {reason}")
+
+
+def healthy(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=5)
+    try:
+        connection.request("GET", "/-/healthy")
+        return connection.getresponse().read() == b"healthy\n"
+    except ConnectionRefusedError:
+        return False
+    finally:
+        connection.close()
+
+
+def test_no_host_means_every_address_of_both_families() -> None:
+    web = Fixture(":0")
+    try:
+        assert web.server.addresses == (f":{web.server.ports[0]}",) or not has_ipv6()
+        assert healthy("127.0.0.1", web.server.ports[0])
+        if has_ipv6():
+            assert healthy("::1", web.server.ports[0])
+    finally:
+        web.server.close()
+
+
+def test_without_ipv6_no_host_means_every_ipv4_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What the kernel answers when it was started with ipv6.disable=1.
+    real = socket.socket
+
+    def no_ipv6(family: int = socket.AF_INET, *rest: int, **named: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(97, "Address family not supported by protocol")
+        return real(family, *rest, **named)
+
+    monkeypatch.setattr(socket, "socket", no_ipv6)
+    listeners = address.listen(":0")
+    monkeypatch.undo()
+    assert [listener.family for listener in listeners] == [socket.AF_INET]
+    assert address.name(listeners[0]).startswith("0.0.0.0:")
+    listeners[0].close()
+
+
+@ipv6
+def test_an_ipv6_address_is_that_one_only() -> None:
+    web = Fixture("[::1]:0")
+    try:
+        (port,) = web.server.ports
+        assert web.server.addresses == (f"[::1]:{port}",)
+        assert healthy("::1", port)
+        assert not healthy("127.0.0.1", port)
+    finally:
+        web.server.close()
+
+
+def test_several_addresses_are_served_at_once() -> None:
+    web = Fixture("127.0.0.1:0", "127.0.0.2:0")
+    try:
+        first, second = web.server.ports
+        assert web.server.addresses == (f"127.0.0.1:{first}", f"127.0.0.2:{second}")
+        assert healthy("127.0.0.1", first)
+        assert healthy("127.0.0.2", second)
+        assert not healthy("127.0.0.1", second)
+    finally:
+        web.server.close()
+
+
+def test_a_name_is_all_of_its_addresses_at_one_port() -> None:
+    web = Fixture("localhost:0")
+    try:
+        assert len(set(web.server.ports)) == 1
+        assert healthy("localhost", web.server.ports[0])
+    finally:
+        web.server.close()
+
+
+# Closing.
+
+
+def test_closing_frees_the_port_and_leaves_no_thread() -> None:
+    before = set(threading.enumerate())
+    web = Fixture()
+    assert web.ask("/metrics")[0] == 200
+    web.server.close()
+    assert not healthy("127.0.0.1", web.server.ports[0])
+    deadline = time.monotonic() + 5
+    while set(threading.enumerate()) - before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert set(threading.enumerate()) - before == set()
+    again = Fixture(f"127.0.0.1:{web.server.ports[0]}")
+    again.server.close()
+
+
+def test_closing_twice_or_without_a_start_is_no_error() -> None:
+    server = Server(["127.0.0.1:0"], "/metrics", CollectorRegistry(), State())
+    server.close()
+    server.close()
+
+
+def closing_takes(web: Fixture) -> float:
+    started = time.monotonic()
+    web.server.close()
+    return time.monotonic() - started
+
+
+def test_closing_is_immediate_when_clients_are_idle() -> None:
+    web = Fixture()
+    idle = [web.connect() for _ in range(5)]
+    for connection in idle:
+        connection.request("GET", "/-/healthy")
+        connection.getresponse().read()
+    assert closing_takes(web) < 0.3
+    for connection in idle:
+        connection.close()
+
+
+def test_closing_takes_less_than_a_second_whatever_clients_and_collectors_do() -> None:
+    web = Fixture()
+    with contextlib.ExitStack() as stack:
+        for data in (b"", b"GET / HT", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n"):
+            client = socket.create_connection(("127.0.0.1", web.server.ports[0]))
+            stack.enter_context(client)
+            client.sendall(data)
+        with hanging(web, answer=None):
+            assert closing_takes(web) < 1
+
+
+def test_closing_takes_less_than_a_second_when_a_client_does_not_take_its_page() -> None:
+    web = Fixture()
+    web.state.probes = [ProbeRow("x" * 50_000_000, "", "", "", "")]
+    with socket.create_connection(("127.0.0.1", web.server.ports[0])) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert client.recv(1) == b"H"
+        assert closing_takes(web) < 1
+
+
+def test_a_scrape_under_way_is_still_answered_when_the_server_closes(web: Fixture) -> None:
+    with hanging(web) as end:
+        threading.Timer(0.1, end.set).start()
+        assert closing_takes(web) < 1
+
+
+# The landing page.
+
+
+class Page(HTMLParser):
+    """Text, links and tags of a page; all tags must be closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text, self.links, self.tags, self.open = "", [], [], []  # type: ignore[var-annotated]
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in ("meta", "link"):
+            self.open.append(tag)
+        self.links += [value for name, value in attrs if name == "href"]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += f" {data}" if "style" not in self.open else ""
+
+
+def landing(web: Fixture) -> Page:
+    status, headers, body = web.ask("/")
+    assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    return Page(body.decode())
+
+
+PROBES = [
+    ProbeRow("hmm_range_fault", "hmm_range_fault", "fentry", "attached", ""),
+    ProbeRow("make_device_exclusive", "make_device_exclusive_range", "kprobe", "attached", ""),
+    ProbeRow("do_huge_pmd_device_private", "", "none", "absent", "6.19 and newer have it"),
+]
+
+
+def test_the_landing_page_says_what_it_is_how_it_is_and_where_to_go(web: Fixture) -> None:
+    web.state.probes = PROBES
+    page = landing(web)
+    assert {"metrics", "-/healthy", "-/ready"} <= set(page.links)
+    for text in ("hmm-exporter", "0.1.0", "Ready", "probes: 2 attached, 1 absent"):
+        assert text in page.text
+    for probe in PROBES:
+        for text in (probe.name, probe.function, probe.state, probe.reason):
+            assert text in page.text
+
+
+def test_the_landing_page_says_why_it_is_not_ready(web: Fixture) -> None:
+    web.state.ready, web.state.reason = False, "compiling the BPF programs"
+    text = landing(web).text
+    assert "Not ready" in text
+    assert "compiling the BPF programs" in text
+    assert "The probes have not been tried yet." in text
+
+
+@pytest.mark.parametrize("state", ["denied", "error"])
+def test_the_landing_page_does_not_call_a_missing_probe_ready(web: Fixture, state: str) -> None:
+    web.state.probes = [*PROBES, ProbeRow("x", "x", "none", state, "EPERM")]
+    assert "Ready, in part" in landing(web).text
+
+
+def test_nothing_in_the_landing_page_is_taken_for_html(web: Fixture) -> None:
+    evil = "<script>alert('1')</script>\"&<b x='\udcff'>"
+    web.state.version = web.state.reason = evil
+    web.state.probes = [ProbeRow(evil, evil + "2", evil, evil, evil)]
+    page = landing(web)
+    assert "script" not in page.tags
+    assert page.tags.count("b") == 1, "the one of the state"
+    assert page.text.count("<script>alert('1')</script>\"&") == 8
+
+
+def test_the_landing_page_asks_for_nothing_from_elsewhere(web: Fixture) -> None:
+    _, headers, body = web.ask("/")
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert b"://" not in body
+    assert b"<script" not in body
+    assert b"prefers-color-scheme: dark" in body
+
+
+def test_the_policy_allows_the_style_that_the_landing_page_has(web: Fixture) -> None:
+    _, headers, body = web.ask("/")
+    style = body.split(b"<style>")[1].split(b"</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in headers["Content-Security-Policy"]
