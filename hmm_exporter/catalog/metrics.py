@@ -235,7 +235,7 @@ _RANGE_FAULTS = (
     ),
     _histogram(
         "hmm_range_fault_size_bytes",
-        "Size of the range (end - start).",
+        "Size of the range, of every call; 0 where it ends before it starts.",
         {"function": "function", "driver": "ops"},
         *_range_sources("size", "bytes"),
     ),

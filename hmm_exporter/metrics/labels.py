@@ -118,17 +118,20 @@ class Names:
     def _owner(self, symbol: Symbol | None, frames: list[Symbol]) -> Owner:
         driver = self._driver_of(frames)
         if symbol is None:
-            return Owner(self._numbered(f"{driver}-", first=1), driver)
+            return Owner(self._numbered(f"{driver}-"), driver)
         module = symbol.module or "vmlinux"
         name = _STATIC_OWNERS.get((module, symbol.name))
         if name is None:
             return Owner(f"{module}-{symbol.name}", module)
-        return Owner(self._numbered(name, first=0) if name.endswith("-") else name, module)
+        if not name.endswith("-"):
+            return Owner(name, module)
+        # The size of an element is not known here: the first one is 0, the others count as they come.
+        return Owner(f"{name}0" if symbol.offset == 0 else self._numbered(name), module)
 
-    def _numbered(self, stem: str, first: int) -> str:
-        """The next number in order of appearance; a number is never given again."""
+    def _numbered(self, stem: str) -> str:
+        """The next number from 1 in order of appearance; a number is never given again."""
         self._given[stem] += 1
-        return f"{stem}{self._given[stem] - 1 + first}"
+        return f"{stem}{self._given[stem]}"
 
     def _driver_of(self, frames: list[Symbol]) -> str:
         """The innermost module that is no helper. On a CPU fault only the helper is on the stack

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of the process: configure, learn the kernel, load, attach, serve, stop.
+
+Top to bottom, as it happens. How each step is done belongs to its own room.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import gc
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+
+from hmm_exporter import __version__, log
+from hmm_exporter.bpf.attach import Attachments, attach
+from hmm_exporter.bpf.plan import ATTACHED, DENIED, ERROR, Outcome, choose
+from hmm_exporter.catalog.probes import GROUPS, PROBES
+from hmm_exporter.config import Config
+from hmm_exporter.kernel.features import Kernel, running_kernel
+from hmm_exporter.kernel.simulated import simulated_kernel
+from hmm_exporter.metrics.scrape import Scrape
+from hmm_exporter.web.server import Server
+from hmm_exporter.web.status import ProbeRow
+
+SWEEP_SECONDS = 15.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+_log = log.Logger(__name__)
+_ORDER = {probe.name: number for number, probe in enumerate(PROBES)}
+
+
+class _Stop(BaseException):
+    """SIGTERM or SIGINT arrived."""
+
+
+class State:
+    """What the endpoint tells about the daemon: see web.status.Status."""
+
+    version = __version__
+
+    def __init__(self) -> None:
+        self.ready = False
+        self.reason = "starting: the probes are not attached yet"
+        self.probes: Sequence[ProbeRow] = ()
+
+    def attached(self, outcomes: Sequence[Outcome]) -> None:
+        self.probes = [ProbeRow(o.probe.name, o.function, o.kind, o.state, o.reason) for o in outcomes]
+        self.ready, self.reason = True, ""
+
+
+def run(config: Config) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit status. Raises StartError."""
+    registry, state = CollectorRegistry(), State()
+    server, attachments = None, None
+    try:
+        for number in _SIGNALS:
+            signal.signal(number, _stop)
+        # Before anything costly: a port in use ends the start at once.
+        server = Server(config.web.listen_addresses, config.web.telemetry_path, registry, state)
+        server.start()
+        _log.info("listening", addresses=" ".join(server.addresses), version=__version__)
+        kernel = _kernel(config)
+        attachments, outcomes = _attach(kernel, config)
+        kernel = dataclasses.replace(kernel, btf=None)
+        _trim_memory()
+        scrape = Scrape(kernel, config, attachments, ready_seconds=_seconds_since_start())
+        for collector in (scrape, ProcessCollector(registry=None), PlatformCollector(registry=None)):
+            registry.register(collector)
+        state.attached(outcomes)
+        _log.info(
+            "ready",
+            attached=sum(o.state == ATTACHED for o in outcomes),
+            probes=len(outcomes),
+            seconds=round(_seconds_since_start(), 2),
+        )
+        while True:
+            time.sleep(SWEEP_SECONDS)
+            scrape.sweep()
+    except _Stop:
+        _log.info("stopping")
+        return 0
+    finally:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        if server:
+            server.close()
+        if attachments:
+            attachments.close()
+
+
+def check(config: Config, strict: bool) -> int:
+    """Attach everything, print a line for each probe, let go; returns the exit status.
+
+    All groups are tried, also those that the configuration switches off, because the question
+    is what this kernel can do. With ``strict``, 1 if a probe that it could have is not attached.
+    """
+    groups = {group.name: True for group in GROUPS}
+    config = dataclasses.replace(config, probes=dataclasses.replace(config.probes, groups=groups))
+    kernel = _kernel(config)
+    attachments, outcomes = _attach(kernel, config)
+    attachments.close()
+    names = max(len(outcome.probe.name) for outcome in outcomes)
+    for outcome in outcomes:
+        how = outcome.reason or f"{outcome.kind} on {outcome.function}"
+        print(f"{outcome.probe.name:{names}}  {outcome.state:8}  {how}")
+    if kernel.symbols.problem:
+        print(f"symbols: drivers and callers will be called unknown: {kernel.symbols.problem}")
+    return int(strict and any(outcome.state in (DENIED, ERROR) for outcome in outcomes))
+
+
+def _kernel(config: Config) -> Kernel:
+    return simulated_kernel(Path(config.simulator)) if config.simulator else running_kernel()
+
+
+def _attach(kernel: Kernel, config: Config) -> tuple[Attachments, list[Outcome]]:
+    """Attach what can be, and log what became of each probe, in the catalogue's order."""
+    plan, left_out = choose(kernel, config)
+    attachments = attach(kernel, config, plan)
+    attachments.outcomes += left_out
+    attachments.outcomes.sort(key=lambda outcome: _ORDER[outcome.probe.name])
+    for outcome in attachments.outcomes:
+        fields = {"probe": outcome.probe.name, "state": outcome.state, "kind": outcome.kind}
+        if outcome.state in (DENIED, ERROR):
+            _log.warning("probe not attached", **fields, reason=outcome.reason)
+        elif outcome.state == ATTACHED:
+            _log.debug("probe attached", **fields, function=outcome.function)
+        else:
+            _log.debug("probe left out", **fields, reason=outcome.reason)
+    if kernel.symbols.problem:
+        _log.warning("drivers and callers will be called unknown", reason=kernel.symbols.problem)
+    return attachments, attachments.outcomes
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Stop
+
+
+def _trim_memory() -> None:
+    """Give back what reading BTF and compiling took: for months it would stay in malloc's lists."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; musl has none
+    if trim:
+        trim(0)
+
+
+def _seconds_since_start() -> float:
+    """Since the kernel started this process: the interpreter's own start is part of what users wait for."""
+    after_name = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    started = int(after_name[19]) / os.sysconf("SC_CLK_TCK")  # field 22, in ticks since boot
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
