@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tier 2 needs of the machine. What is missing is said, not passed over."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from tests.process import ROOT, SIMULATOR
+
+
+@pytest.fixture(scope="session", autouse=True)
+def machine() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("tests/bpf attach BPF programs: run them as root")
+    subprocess.run(["make", "-s", "-C", str(ROOT / "tests/simulator")], check=True)
+    assert SIMULATOR.exists()
