@@ -22,7 +22,8 @@ from hmm_exporter.bpf.plan import ATTACHED, DENIED, ERROR, Outcome
 from hmm_exporter.bpf.source import Plan, Target, text
 from hmm_exporter.catalog.probes import PROBES, Probe
 from hmm_exporter.config import Config
-from hmm_exporter.kernel.features import Kernel, Pmu
+from hmm_exporter.errors import PRIVILEGE
+from hmm_exporter.kernel.features import CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, Kernel, Pmu, capable
 
 _PROBES = {probe.name: probe for probe in PROBES}
 _INSTRUCTION = 8
@@ -246,7 +247,9 @@ def _not_attached(error: OSError, kind: str) -> NotAttached:
 
 def _why_denied(kind: str) -> str:
     if kind in ("load", "fentry", "fexit", "tracepoint"):
-        return "not permitted: run as root, or with CAP_BPF and CAP_PERFMON"
+        if capable(CAP_BPF, CAP_PERFMON) or capable(CAP_SYS_ADMIN):
+            return "not permitted in spite of the capabilities: a security module or a seccomp profile forbids it"
+        return f"not permitted: {PRIVILEGE}"
     paranoid = _paranoid()
     if paranoid > 2:
         return (

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hmm_exporter.bpf.source import HEADERS
-from hmm_exporter.errors import StartError
+from hmm_exporter.errors import PRIVILEGE, StartError
 
 LOADER = Path(__file__).with_name("loader.py")
 
@@ -69,6 +69,9 @@ def _compiled(child: subprocess.CompletedProcess[str], python: str) -> Compiled:
             " Fedora: python3-bcc; the PyPI package called bcc is something else),"
             " or set loader.python to a Python that has it"
         )
+    if "error" in reply and "Operation not permitted" in child.stderr:
+        # bcc makes the maps while it compiles; ours are made afterwards, and would be refused, too.
+        raise StartError(f"loader: the kernel refuses to make BPF maps: {PRIVILEGE}")
     if "error" in reply:
         raise StartError(f"loader: {reply['error']}: {_first_error(child.stderr)}")
     return Compiled(
@@ -84,8 +87,8 @@ def _last_line(text: str) -> str:
 
 
 def _first_error(text: str) -> str:
-    """The compiler's first complaint; bcc refuses its maps for want of privilege in the same place."""
+    """The compiler's first complaint."""
     for line in text.splitlines():
-        if "error" in line or "could not open bpf map" in line or "not permitted" in line:
+        if "error" in line:
             return line.strip()
     return _last_line(text)

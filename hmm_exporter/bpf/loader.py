@@ -11,8 +11,10 @@ stdout: ``{"bcc": version, "programs": {name: base64 of struct bpf_insn[]},
 """
 
 import base64
+import ctypes
 import json
 import os
+import signal
 import sys
 from typing import Any
 
@@ -43,7 +45,16 @@ def compile_text(source: str, headers: str) -> dict[str, Any]:
     return {"bcc": bcc.__version__, "programs": programs, "maps": maps}
 
 
+def die_with_the_daemon() -> None:
+    """Whatever ends the daemon, at whatever moment, ends this process, too."""
+    daemon = os.getppid()
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, include/uapi/linux/prctl.h
+    if os.getppid() != daemon:  # it ended in between
+        os._exit(1)
+
+
 def main() -> None:
+    die_with_the_daemon()
     # bcc and clang may print to stdout; the answer must be alone there.
     answer = os.dup(1)
     os.dup2(2, 1)

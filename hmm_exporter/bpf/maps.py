@@ -21,7 +21,7 @@ from hmm_exporter.bpf.source import key_bytes, row_words, stride
 from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.tables import Key, Kind, Table
 from hmm_exporter.config import Limits, Maps
-from hmm_exporter.errors import StartError
+from hmm_exporter.errors import PRIVILEGE, StartError
 
 _FORMATS = {"u64": "Q", "comm": "16s", "u32": "I", "u16": "H", "u8": "B"}
 _OTHER: Mapping[str, int | bytes] = {
@@ -79,9 +79,9 @@ def capacity(table: Table, limits: Limits, maps: Maps) -> int:
         tables.EBUSY: maps.stacks + overflow_rows(table),
         tables.FAILURE: maps.failures + overflow_rows(table),
         tables.PROCESS: processes,
-        # A process works with a driver or two, in three classes.
-        tables.PROCESS_MIGRATION: processes * 8 + overflow_rows(table),
-        tables.PROCESS_FAILURE: processes * 4 + overflow_rows(table),
+        tables.PROCESS_MIGRATION: processes * owners * len(tables.Class),
+        # Four classes' EINVAL and half a dozen errors of hmm_range_fault, and some to spare.
+        tables.PROCESS_FAILURE: processes * 16 + overflow_rows(table),
     }
     return known[table]
 
@@ -243,7 +243,7 @@ def _memlock(fd: int) -> int:
 
 def _why_no_map(error: OSError) -> str:
     if error.errno == errno.EPERM:
-        return "the kernel refuses to make BPF maps: run as root, or with CAP_BPF and CAP_PERFMON"
+        return f"the kernel refuses to make BPF maps: {PRIVILEGE}"
     if error.errno == errno.ENOMEM:
         return "no memory for the BPF maps: make limits.* or maps.* smaller, or the memory limit larger"
     if error.errno == errno.ENOSYS:

@@ -50,15 +50,19 @@ class Btf:
             raise BtfError("shorter than a BTF header") from None
         if magic != _MAGIC:
             raise BtfError("not BTF of this machine's byte order (wrong magic number)")
+        if len(blob) < header + max(type_at + type_bytes, string_at + string_bytes):
+            raise BtfError("shorter than its header says")
         self._types = blob[header + type_at : header + type_at + type_bytes]
         self._strings = blob[header + string_at : header + string_at + string_bytes]
         # By type id, from 1; 0 is void. No dict of names: it would take 15 MB of small objects.
         self._at = array("I", [0])
         self._names = array("I", [0])
         try:
-            self._index()
+            end = self._index()
         except struct.error:
-            raise BtfError("a type reaches beyond the end of the type section") from None
+            end = -1
+        if end != len(self._types):
+            raise BtfError("a type reaches beyond the end of the type section")
 
     @classmethod
     def load(cls, path: Path) -> Btf:
@@ -94,7 +98,10 @@ class Btf:
         """Byte offset of ``"struct.field"``; fields of anonymous members count as its own."""
         struct_name, _, field = path.partition(".")
         type_id = self._find(struct_name, _STRUCT)
-        bits = None if type_id is None else self._member(type_id, self._string_at(field))
+        try:
+            bits = None if type_id is None else self._member(type_id, self._string_at(field))
+        except RecursionError:
+            raise BtfError(f"struct {struct_name} contains itself") from None
         return None if bits is None else bits // 8
 
     def enumerator(self, name: str) -> int | None:
@@ -117,7 +124,8 @@ class Btf:
                 return int.from_bytes(block[found + 4 : found + size], "little")
         return None
 
-    def _index(self) -> None:
+    def _index(self) -> int:
+        """Where the last type ends."""
         offset = 0
         while offset < len(self._types):
             name, info, _ = _TYPE.unpack_from(self._types, offset)
@@ -125,9 +133,12 @@ class Btf:
             self._at.append(offset)
             self._names.append(name)
             offset += _TYPE.size + _FIXED.get(kind, 0) + (info & 0xFFFF) * _EACH.get(kind, 0)
+        return offset
 
     def _type(self, type_id: int) -> tuple[int, int, int]:
         """(name offset, info, size or type) of a type; ids start at 1, 0 is void."""
+        if type_id >= len(self._at):
+            raise BtfError(f"a type refers to number {type_id}, and there is none")
         name, info, size = _TYPE.unpack_from(self._types, self._at[type_id])
         return name, info, size
 
@@ -151,13 +162,15 @@ class Btf:
 
     def _unqualified(self, type_id: int) -> tuple[int, int]:
         """(kind, id) behind typedefs and qualifiers; kind 0 is void."""
-        while type_id:
+        for _ in self._at:
+            if not type_id:
+                return 0, 0
             _, info, target = self._type(type_id)
             kind = info >> 24 & 0x1F
             if kind not in _QUALIFIERS:
                 return kind, type_id
             type_id = target
-        return 0, 0
+        raise BtfError("types refer to each other in a circle")
 
     def _member(self, type_id: int, field: int | None) -> int | None:
         """Offset in bits of the member whose name stands at ``field`` in the strings."""

@@ -28,7 +28,7 @@ def simulated_kernel(program: Path) -> Kernel:
         btf = Btf.load(program.with_name(program.name + ".btf"))
         kallsyms = program.with_name(program.name + ".kallsyms")
         offsets = _file_offsets(program.read_bytes(), kallsyms.read_text())
-    except (OSError, BtfError, struct.error) as error:
+    except (OSError, BtfError, struct.error, ValueError) as error:
         raise StartError(f"simulator: {error}: build it with make -C tests/simulator") from None
     return Kernel(
         release=f"simulator {program.name}",
@@ -48,6 +48,8 @@ def simulated_kernel(program: Path) -> Kernel:
 def _file_offsets(elf: bytes, kallsyms: str) -> dict[str, int]:
     """Function names to offsets in the file, by the segments of a 64-bit program at a fixed address."""
     header = _ELF_HEADER.unpack_from(elf)
+    if not header[0].startswith(b"\x7fELF\x02"):
+        raise ValueError("not a 64-bit program")
     first, size, count = header[5], header[9], header[10]
     segments = [_PROGRAM_HEADER.unpack_from(elf, first + size * number) for number in range(count)]
     offsets = {}

@@ -20,6 +20,7 @@ from hmm_exporter.metrics.labels import Names
 from hmm_exporter.metrics.selection import LabelValues, Selected, select
 
 Rows = Mapping[Table, Sequence[Row]]
+Sums = dict[LabelValues, list[int]]
 
 
 class Collector:
@@ -28,7 +29,8 @@ class Collector:
     def __init__(self, attached: frozenset[str], names: Names, series_limit: int) -> None:
         """``attached``: names of probes. ``series_limit``: label sets beyond it are booked as `other`."""
         self._selected = [found for found in (select(metric, attached, names) for metric in METRICS) if found]
-        self._series_limit = series_limit
+        # What may yet appear as `other` must find room, too.
+        self._series_limit = series_limit - sum(selected.series_held_back for selected in self._selected)
         self._booked_as: dict[tuple[str, LabelValues], LabelValues] = {}
         self.series = 0
         """Series in the latest collection."""
@@ -38,51 +40,53 @@ class Collector:
         """The tables whose rows a collection needs."""
         return tuple(dict.fromkeys(s.table for selected in self._selected for s in selected.selections))
 
-    def families(self, rows: Rows) -> Iterator[Family]:
+    def families(self, rows: Rows) -> list[Family]:
         """One family a metric, in the catalogue's order. ``rows`` has every table of `tables`."""
         self.series = 0
+        sums: list[Sums] = [{} for _ in self._selected]
         booked_as: dict[tuple[str, LabelValues], LabelValues] = {}
-        for selected in self._selected:
-            yield _family(selected, self._sums(selected, rows, booked_as))
-        # Label sets that were not seen this time have ended.
-        self._booked_as = booked_as
 
-    def _sums(
-        self, selected: Selected, rows: Rows, booked_as: dict[tuple[str, LabelValues], LabelValues]
-    ) -> Mapping[LabelValues, list[int]]:
-        sums: dict[LabelValues, list[int]] = {}
-
-        def book(labels: LabelValues, words: list[int]) -> None:
-            key = (selected.metric.name, labels)
-            booked = booked_as.get(key) or self._booked_as.get(key) or self._book_as(selected, labels)
-            booked_as[key] = booked
-            if booked not in sums:
-                sums[booked] = words
-                self.series += selected.series
+        def book(at: int, labels: LabelValues, booked: LabelValues, words: list[int]) -> None:
+            selected, mine = self._selected[at], sums[at]
+            booked_as[(selected.metric.name, labels)] = booked
+            if booked in mine:
+                mine[booked] = [a + b for a, b in zip(mine[booked], words)]
             else:
-                sums[booked] = [a + b for a, b in zip(sums[booked], words)]
+                mine[booked] = words
+                self.series += selected.series
 
-        for labels in selected.zeros:
-            book(labels, [0] * selected.words)
-        for selection in selected.selections:
-            for row in rows[selection.table]:
-                if selection.matches(row.key):
-                    words = selection.words(row)
-                    if any(words) or not selected.metric.per_process:
-                        book(selection.labels(row.key), words)
-        return sums
+        new = []
+        for at, selected in enumerate(self._selected):
+            for labels, words in _labelled(selected, rows):
+                booked = self._booked_as.get((selected.metric.name, labels))
+                if booked or labels == selected.as_other(labels):
+                    book(at, labels, booked or labels, words)
+                else:
+                    new.append((at, labels, words))
+        # What is new comes last: nothing that is there already shall lose its place to it. What it
+        # is booked as is kept as long as it is there, so that nothing moves between series.
+        for at, labels, words in new:
+            selected = self._selected[at]
+            known = booked_as.get((selected.metric.name, labels))
+            fits = self.series + selected.series <= self._series_limit
+            book(at, labels, known or (labels if fits else selected.as_other(labels)), words)
+        self._booked_as = booked_as
+        return [_family(selected, mine) for selected, mine in zip(self._selected, sums)]
 
-    def _book_as(self, selected: Selected, labels: LabelValues) -> LabelValues:
-        """What a label set is booked as from now on: itself, or, over the limit, `other`.
 
-        Decided when it is first seen and kept as long as it is there: nothing moves between series.
-        """
-        if self.series + selected.series <= self._series_limit:
-            return labels
-        return selected.as_other(labels)
+def _labelled(selected: Selected, rows: Rows) -> Iterator[tuple[LabelValues, list[int]]]:
+    """Label sets and what one row adds to them."""
+    for labels in selected.zeros:
+        yield labels, [0] * selected.words
+    for selection in selected.selections:
+        for row in rows[selection.table]:
+            if selection.matches(row.key):
+                words = selection.words(row)
+                if any(words) or not selected.metric.per_process:
+                    yield selection.labels(row.key), words
 
 
-def _family(selected: Selected, sums: Mapping[LabelValues, list[int]]) -> Family:
+def _family(selected: Selected, sums: Sums) -> Family:
     metric = selected.metric
     scale = metric.scale.value
     if metric.type is Type.COUNTER:

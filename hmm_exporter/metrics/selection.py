@@ -64,6 +64,14 @@ class Selected:
         """Series of one label set: a histogram's buckets, count and sum, or one."""
         return HISTOGRAM_SLOTS + 2 if self.metric.type is Type.HISTOGRAM else 1
 
+    @property
+    def series_held_back(self) -> int:
+        """Series of `other` that are not there before they count something: the process tier's."""
+        if not self.metric.per_process:
+            return 0
+        # No function has more errors than one has classes and a few: 16 is plenty for both.
+        return 16 if set(self.metric.labels) - OPEN_LABELS else 1
+
     def as_other(self, values: LabelValues) -> LabelValues:
         """The same label set with `other` for each open label."""
         return tuple(OTHER if label in OPEN_LABELS else value for label, value in zip(self.metric.labels, values))

@@ -57,7 +57,9 @@ def comm(event: Event) -> str:
 
 
 def _count(
-    events: Iterable[Event], of: Callable[[Event], Labels], amount: Callable[[Event], int] = lambda event: event["count"]
+    events: Iterable[Event],
+    of: Callable[[Event], Labels],
+    amount: Callable[[Event], int] = lambda event: event["count"],
 ) -> Counts:
     counts: Counts = Counter()
     for event in events:

@@ -38,12 +38,32 @@ INLINE void migration_abandoned(void)
 INLINE struct process_migration *process_migration_of(void *ctx, u64 *comm, u64 owner, u8 class)
 {
 	struct process_migration_key key = {};
+	struct process_migration *row;
 
 	key.comm[0] = comm[0];
 	key.comm[1] = comm[1];
 	key.owner = owner;
 	key.class = class;
-	return process_migration_row(ctx, &key);
+	row = process_migration_row(ctx, &key);
+	comm[0] = key.comm[0]; /* as admitted */
+	comm[1] = key.comm[1];
+	return row;
+}
+
+/*
+ * A migration of somebody whom the filter leaves out begins in this thread. One that is still in
+ * flight is over; its struct was on the stack, where the new one may well have the same address.
+ */
+INLINE void superseded(void)
+{
+	u32 id = thread_id();
+	struct thread *thread = thread_map.lookup(&id);
+
+	if (!thread || !(thread->inside & IN_MIGRATION))
+		return;
+	migration_abandoned();
+	thread->inside &= ~IN_MIGRATION;
+	thread_done(thread);
 }
 
 ENTER(migrate_vma_setup)
@@ -56,8 +76,10 @@ ENTER(migrate_vma_setup)
 	struct migration_key key = {};
 	struct process process = {};
 
-	if (!process_of(mm, task, &process))
+	if (!process_of(mm, task, &process)) {
+		superseded();
 		return 0;
+	}
 	struct thread *thread = thread_enter(PROBE_migrate_vma_setup);
 
 	key.owner = FIELD_64(request, migrate_vma_pgmap_owner);

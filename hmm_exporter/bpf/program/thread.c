@@ -14,7 +14,7 @@ struct thread {
 	struct {
 		u64 args;       /* the struct migrate_vma; 0 when none is in flight */
 		u64 owner;      /* as admitted */
-		u64 comm[2];
+		u64 comm[2];    /* as admitted */
 		u64 bytes;
 		u64 started;    /* setup's entry */
 		u64 collected;  /* setup's return */
