@@ -110,3 +110,8 @@ def issue_exactly(events: int, threads: int = 4) -> dict[str, Any]:
     )
     issued: dict[str, Any] = json.loads(done.stdout)
     return issued
+
+
+def play_scenarios(seconds: int) -> None:
+    """Run the simulator's scenarios for a while."""
+    subprocess.run([SIMULATOR, "run", "--seconds", str(seconds)], check=True, capture_output=True)

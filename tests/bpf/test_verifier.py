@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verifier takes every program of the kernel's build, whatever the number of CPUs and the options.
+
+They are only loaded: this machine need not have kprobes, or HMM. What its BTF lacks gets the simulator's offset.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+
+from hmm_exporter.bpf import attach, syscall
+from hmm_exporter.bpf.compiler import compile_source
+from hmm_exporter.bpf.maps import MapSet
+from hmm_exporter.bpf.plan import choose
+from hmm_exporter.bpf.source import text
+from hmm_exporter.catalog.probes import GROUPS, PROBES
+from hmm_exporter.config import Config, Limits, Probes
+from hmm_exporter.kernel.simulated import simulated_kernel
+from tests.process import SIMULATOR
+
+EVERYTHING = Config(probes=Probes(groups={group.name: True for group in GROUPS}))
+
+
+@pytest.mark.parametrize("shards", [1, 8])
+@pytest.mark.parametrize("options", ["plain", "filters and histograms"])
+def test_every_program_of_the_kprobe_build_is_accepted(shards: int, options: str) -> None:
+    plan, left_out = choose(simulated_kernel(Path(SIMULATOR)), EVERYTHING)
+    assert left_out == []
+    plan = dataclasses.replace(plan, shards=shards)
+    if options != "plain":
+        plan = dataclasses.replace(
+            plan, migration_phases=True, tgids=tuple(range(1, 17)), comms=tuple(b"comm-%d" % n for n in range(16))
+        )
+    compiled = compile_source(text(plan, "kprobe"), EVERYTHING.loader.python, 60)
+    maps = MapSet(EVERYTHING.limits, EVERYTHING.maps, shards, compiled.maps)
+    code = attach._relocated(compiled, maps)
+    loaded = 0
+    try:
+        for probe in PROBES:
+            kind = syscall.PROG_RAW_TRACEPOINT if probe.tracepoint else syscall.PROG_KPROBE
+            for name in probe.programs:
+                os.close(attach._loaded(kind, code[name], probe.name))
+                loaded += 1
+    finally:
+        maps.close()
+    assert loaded == len(compiled.programs) == sum(len(probe.programs) for probe in PROBES)
+
+
+def test_the_maps_of_a_node_with_256_cpus_stay_below_32_mib() -> None:
+    plan, _ = choose(simulated_kernel(Path(SIMULATOR)), EVERYTHING)
+    plan = dataclasses.replace(plan, shards=8)
+    compiled = compile_source(text(plan, "kprobe"), EVERYTHING.loader.python, 60)
+    maps = MapSet(Limits(), EVERYTHING.maps, 8, compiled.maps)
+    try:
+        assert maps.memory_bytes() < 32 << 20
+    finally:
+        maps.close()
