@@ -109,6 +109,12 @@ MIGRATE_FUNCTION(uvm_hmm_va_block_cpu_fault, nvidia_uvm)
 MIGRATE_FUNCTION(dmirror_migrate_to_device, test_hmm)
 MIGRATE_FUNCTION(dmirror_migrate_to_system, test_hmm)
 
+/* xe's own frame stands above the helper's only on the way to the device; a CPU fault enters the helper at once. */
+DRIVER_FUNCTION(int, xe_svm_alloc_vram, xe, struct migrate_request *req)
+{
+	return drm_pagemap_migrate_to_devmem(req);
+}
+
 static vm_fault_t fault_result(int ret)
 {
 	if (!ret)
@@ -131,7 +137,7 @@ MIGRATE_TO_RAM(nouveau_dmem_migrate_to_ram, nouveau, nouveau_dmem_migrate_vma_to
 MIGRATE_TO_RAM(devmem_fault_entry, nvidia_uvm, uvm_hmm_va_block_cpu_fault)
 MIGRATE_TO_RAM(dmirror_devmem_fault, test_hmm, dmirror_migrate_to_system)
 
-/* The habits are those of section 3.5 of the facts: flags, who finalizes empties, when they copy. */
+/* The habits are those of the drivers in Linux 7.3 and nvidia-uvm 595: flags, who finalizes empties, when they copy. */
 static const struct driver drivers[NR_DRIVERS] = {
 	[AMDGPU] = {
 		"amdgpu", svm_migrate_vma_to_vram, svm_migrate_vma_to_ram, { .migrate_to_ram = svm_migrate_to_ram },
@@ -139,7 +145,7 @@ static const struct driver drivers[NR_DRIVERS] = {
 		.copies_late = true,
 	},
 	[XE] = {
-		"drm_gpusvm_helper", drm_pagemap_migrate_to_devmem, __drm_pagemap_migrate_to_ram,
+		"drm_gpusvm_helper", xe_svm_alloc_vram, __drm_pagemap_migrate_to_ram,
 		{ .migrate_to_ram = drm_pagemap_migrate_to_ram },
 		MIGRATE_VMA_SELECT_ANY | MIGRATE_VMA_SELECT_COMPOUND,
 		MIGRATE_VMA_SELECT_DEVICE_PRIVATE | MIGRATE_VMA_SELECT_DEVICE_COHERENT | MIGRATE_VMA_SELECT_COMPOUND,
