@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,12 +26,12 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     with Exporter(tmp_path_factory.mktemp("exact"), ALL_ON) as exporter:
         before = exporter.scrape()
         issued = issue_exactly(EVENTS)
         after = exporter.scrape()
-    yield Run(issued, before, after, expected.owner_names(issued, after))
+    return Run(issued, before, after, expected.owner_names(issued, after))
 
 
 def test_every_probe_is_attached(run: Run) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
@@ -27,6 +28,10 @@ def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
         yield running
 
 
+def openmetrics_families(exporter: Exporter) -> list[Metric]:
+    return list(parse_openmetrics(exporter.get("/metrics", OPENMETRICS)))  # type: ignore[no-untyped-call]
+
+
 def test_every_metric_of_the_catalogue_is_exposed(exporter: Exporter) -> None:
     exposed = {
         family.name + ("_total" if family.type == "counter" else "")
@@ -37,17 +42,17 @@ def test_every_metric_of_the_catalogue_is_exposed(exporter: Exporter) -> None:
 
 
 def test_both_formats_say_the_same(exporter: Exporter) -> None:
-    def values(families: object) -> dict[object, float]:
+    def values(families: Iterable[Metric]) -> dict[object, float]:
         return {
             (sample.name, frozenset(sample.labels.items())): sample.value
-            for family in families  # type: ignore[attr-defined]
+            for family in families
             for sample in family.samples
             # What the exporter's own scrape changes from one to the next.
             if not family.name.startswith(("process_", "hmm_exporter_"))
         }
 
     text = values(parse_text(exporter.get("/metrics")))
-    openmetrics = values(parse_openmetrics(exporter.get("/metrics", OPENMETRICS)))
+    openmetrics = values(openmetrics_families(exporter))
     assert len(text) > 1500
     assert openmetrics == text
 
@@ -75,7 +80,7 @@ def test_promtool_has_nothing_to_complain_about(exporter: Exporter) -> None:
 
 
 def test_a_label_that_needs_escaping_survives_both_formats(exporter: Exporter) -> None:
-    for families in (parse_text(exporter.get("/metrics")), parse_openmetrics(exporter.get("/metrics", OPENMETRICS))):
+    for families in (parse_text(exporter.get("/metrics")), openmetrics_families(exporter)):
         comms = {sample.labels.get("comm") for family in families for sample in family.samples}
         assert 'caf\\xe9 "a\\b"' in comms
 

@@ -8,7 +8,7 @@ kernel is asked to run once with the value as its argument (BPF_PROG_TEST_RUN).
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
@@ -38,7 +38,7 @@ int units_high(u64 *ctx) {{ return (u32)(time_units(ctx[0]) >> 32); }}
 
 
 @pytest.fixture(scope="module")
-def programs() -> Iterator[dict[str, Slot]]:
+def programs() -> dict[str, Slot]:
     compiled = compile_source(_TEXT, "/usr/bin/python3", 60)
     fds = {
         name: syscall.prog_load(syscall.PROG_RAW_TRACEPOINT, code, name)[0] for name, code in compiled.programs.items()
@@ -47,7 +47,7 @@ def programs() -> Iterator[dict[str, Slot]]:
     def runner(fd: int) -> Slot:
         return lambda value: syscall.prog_test_run(fd, struct.pack("<Q", value))
 
-    yield {name: runner(fd) for name, fd in fds.items()}
+    return {name: runner(fd) for name, fd in fds.items()}
 
 
 def around(value: int) -> list[int]:

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lab's fixtures: one machine for all tests, and an exporter in it for each kind of probe."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.exposition import Samples
+from tests.lab.command import GuestProcess
+from tests.lab.vm import VirtualMachine
+
+ROOT = Path(__file__).parents[2]
+CONFIGURATION = "probes: {{attach: {attach}, groups: {{per_page: true}}}}\n"
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine]:
+    if os.geteuid() != 0:
+        pytest.skip("the lab's image is built with mmdebstrap: run it as root")
+    package = tmp_path_factory.mktemp("package")
+    shutil.copytree(ROOT / "hmm_exporter", package / "hmm_exporter", ignore=shutil.ignore_patterns("__pycache__"))
+    with VirtualMachine() as vm:
+        vm.push(package, "/opt/hmm-exporter")
+        vm.run("modprobe test_hmm")
+        yield vm
+
+
+@dataclass(frozen=True)
+class GuestExporter:
+    """An exporter that runs in the machine and is scraped from outside of it."""
+
+    machine: VirtualMachine
+    attach: str
+    process: GuestProcess
+
+    def get(self, path: str) -> str:
+        url = f"http://127.0.0.1:{self.machine.host_port}{path}"
+        with urllib.request.urlopen(url, timeout=60) as response:
+            body: bytes = response.read()
+        return body.decode()
+
+    def scrape(self) -> Samples:
+        return Samples.parse(self.get("/metrics"))
+
+
+@pytest.fixture(scope="session", params=["fentry", "kprobe"])
+def exporter(request: pytest.FixtureRequest, machine: VirtualMachine) -> Iterator[GuestExporter]:
+    attach = str(request.param)
+    machine.run("cat > /tmp/hmm-exporter.yaml", stdin=CONFIGURATION.format(attach=attach).encode())
+    process = machine.start("cd /opt/hmm-exporter; exec python3 -m hmm_exporter --config.file /tmp/hmm-exporter.yaml")
+    running = GuestExporter(machine, attach, process)
+    for _ in range(240):
+        try:
+            running.get("/-/ready")
+            break
+        except (urllib.error.URLError, ConnectionError):
+            assert process.running(), process.stderr()
+            time.sleep(0.5)
+    yield running
+    assert process.stop().status == 0, process.stderr()
