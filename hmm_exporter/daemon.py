@@ -69,6 +69,7 @@ def run(config: Config) -> int:
         _log.info("listening", addresses=" ".join(server.addresses), version=__version__)
         kernel = _kernel(config)
         attachments, outcomes = _attach(kernel, config)
+        _log_outcomes(kernel, outcomes)
         kernel = dataclasses.replace(kernel, btf=None)
         _trim_memory()
         scrape = Scrape(kernel, config, attachments, ready_seconds=_seconds_since_start())
@@ -83,7 +84,7 @@ def run(config: Config) -> int:
         )
         while True:
             time.sleep(SWEEP_SECONDS)
-            scrape.sweep()
+            _sweep(scrape)
     except _Stop:
         _log.info("stopping")
         return 0
@@ -121,12 +122,16 @@ def _kernel(config: Config) -> Kernel:
 
 
 def _attach(kernel: Kernel, config: Config) -> tuple[Attachments, list[Outcome]]:
-    """Attach what can be, and log what became of each probe, in the catalogue's order."""
+    """Attach what can be; what became of each probe is in the catalogue's order."""
     plan, left_out = choose(kernel, config)
     attachments = attach(kernel, config, plan)
     attachments.outcomes += left_out
     attachments.outcomes.sort(key=lambda outcome: _ORDER[outcome.probe.name])
-    for outcome in attachments.outcomes:
+    return attachments, attachments.outcomes
+
+
+def _log_outcomes(kernel: Kernel, outcomes: Sequence[Outcome]) -> None:
+    for outcome in outcomes:
         fields = {"probe": outcome.probe.name, "state": outcome.state, "kind": outcome.kind}
         if outcome.state in (DENIED, ERROR):
             _log.warning("probe not attached", **fields, reason=outcome.reason)
@@ -136,7 +141,14 @@ def _attach(kernel: Kernel, config: Config) -> tuple[Attachments, list[Outcome]]
             _log.debug("probe left out", **fields, reason=outcome.reason)
     if kernel.symbols.problem:
         _log.warning("drivers and callers will be called unknown", reason=kernel.symbols.problem)
-    return attachments, attachments.outcomes
+
+
+def _sweep(scrape: Scrape) -> None:
+    try:
+        scrape.sweep()
+    except OSError as error:
+        # Rows then stay longer; the figures are right all the same, and the next sweep may succeed.
+        _log.error("cannot end idle rows", reason=error.strerror)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
