@@ -162,9 +162,9 @@ class Limits:
     # A row is about 20 series: 4096 of them already exceed what one target should expose.
     processes: int = field(default=64, metadata=_rule("rows of processes", low=1, high=4096))
     callers: int = field(default=20, metadata=_rule("callers of hmm_range_fault that met EBUSY", low=1, high=256))
-    # Below 100 the series that always exist would not fit; 100,000 is Prometheus' own rule of
-    # thumb for a target too large.
-    series: int = field(default=10000, metadata=_rule("series in one scrape, a hard ceiling", low=100, high=100000))
+    # Below 2000 the series that always exist, with everything on, and a few processes would not
+    # fit; 100,000 is Prometheus' own rule of thumb for a target too large.
+    series: int = field(default=10000, metadata=_rule("series in one scrape, a hard ceiling", low=2000, high=100000))
     # Below a minute, a series would end between two scrapes of a common interval.
     idle_ttl: Seconds = field(
         default=Seconds(3600.0),
@@ -189,7 +189,7 @@ class Histograms:
     """Histograms that are not always kept."""
 
     migration_phases: bool = field(
-        default=False, metadata=_rule("hmm_migration_phase_duration_seconds, 135 series a class")
+        default=False, metadata=_rule("hmm_migration_phase_duration_seconds, 140 series a class")
     )
 
 

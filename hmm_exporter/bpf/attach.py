@@ -20,7 +20,8 @@ from hmm_exporter.bpf.compiler import Compiled, compile_source
 from hmm_exporter.bpf.maps import MapSet
 from hmm_exporter.bpf.plan import ATTACHED, DENIED, ERROR, Outcome
 from hmm_exporter.bpf.source import Plan, Target, text
-from hmm_exporter.catalog.probes import PROBES, Probe
+from hmm_exporter.catalog.probe import Probe
+from hmm_exporter.catalog.probes import PROBES
 from hmm_exporter.config import Config
 from hmm_exporter.errors import PRIVILEGE
 from hmm_exporter.kernel.features import CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, Kernel, Pmu, capable

@@ -41,12 +41,21 @@ def compile_source(source: str, python: str, timeout: float) -> Compiled:
     try:
         # -I: no site of the user's, no PYTHONPATH of the daemon's venv: the system's bcc or none.
         child = subprocess.run(
-            [python, "-I", str(LOADER)], input=request, capture_output=True, text=True, timeout=timeout, cwd="/"
+            [python, "-I", str(LOADER)],
+            input=request,
+            capture_output=True,
+            text=True,
+            errors="backslashreplace",
+            timeout=timeout,
+            cwd="/",
         )
     except FileNotFoundError:
         raise StartError(f"loader: no Python at {python}: set loader.python to one that has bcc") from None
     except PermissionError:
         raise StartError(f"loader: {python} may not be executed: set loader.python to a Python that has bcc") from None
+    except OSError as error:
+        reason = f"{python} cannot be run: {error.strerror}"
+        raise StartError(f"loader: {reason}: set loader.python to a Python that has bcc") from None
     except subprocess.TimeoutExpired:
         raise StartError(f"loader: bcc did not compile within {timeout:g} s (loader.timeout)") from None
     return _compiled(child, python)
@@ -54,11 +63,14 @@ def compile_source(source: str, python: str, timeout: float) -> Compiled:
 
 def _compiled(child: subprocess.CompletedProcess[str], python: str) -> Compiled:
     if child.returncode < 0:
-        name = signal.Signals(-child.returncode).name
+        # Real-time signals have no names.
+        name = next((each.name for each in signal.Signals if each == -child.returncode), f"signal {-child.returncode}")
         hint = "; out of memory? it takes some 150 MB for a second" if name == "SIGKILL" else ""
         raise StartError(f"loader: killed by {name} while compiling{hint}")
     try:
         reply = json.loads(child.stdout)
+        if not isinstance(reply, dict) or not reply.keys() & {"missing", "error", "bcc"}:
+            raise ValueError
     except ValueError:
         raise StartError(
             f"loader: {python} ended with status {child.returncode} and no answer: {_last_line(child.stderr)}"
@@ -73,7 +85,7 @@ def _compiled(child: subprocess.CompletedProcess[str], python: str) -> Compiled:
         # bcc makes the maps while it compiles; ours are made afterwards, and would be refused, too.
         raise StartError(f"loader: the kernel refuses to make BPF maps: {PRIVILEGE}")
     if "error" in reply:
-        raise StartError(f"loader: {reply['error']}: {_first_error(child.stderr)}")
+        raise StartError(f"loader: {' '.join(reply['error'].split())}: {_first_error(child.stderr)}")
     return Compiled(
         {name: base64.b64decode(code) for name, code in reply["programs"].items()},
         {name: CompiledMap(*layout) for name, layout in reply["maps"].items()},

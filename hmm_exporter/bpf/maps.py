@@ -18,21 +18,22 @@ from pathlib import Path
 from hmm_exporter.bpf import syscall
 from hmm_exporter.bpf.compiler import CompiledMap
 from hmm_exporter.bpf.source import key_bytes, row_words, stride
-from hmm_exporter.catalog import tables
+from hmm_exporter.catalog import tables, values
 from hmm_exporter.catalog.tables import Key, Kind, Table
 from hmm_exporter.config import Limits, Maps
 from hmm_exporter.errors import PRIVILEGE, StartError
 
 _FORMATS = {"u64": "Q", "comm": "16s", "u32": "I", "u16": "H", "u8": "B"}
 _OTHER: Mapping[str, int | bytes] = {
-    "u64": tables.OTHER_POINTER,
-    "comm": tables.OTHER_COMM,
-    "u32": tables.OTHER_STACK,
-    "u16": tables.OTHER_ERRNO,
+    "u64": values.OTHER_POINTER,
+    "comm": values.OTHER_COMM,
+    "u32": values.OTHER_STACK,
+    "u16": values.OTHER_ERRNO,
 }
 CPUS_PER_SHARD = 32
 MOST_SHARDS = 8
 
+_PUT_BACK_ATTEMPTS = 10
 _CHUNK = 128
 """Rows read at a time: large buffers would stay in the daemon's memory."""
 
@@ -73,13 +74,13 @@ def capacity(table: Table, limits: Limits, maps: Maps) -> int:
     known = {
         tables.OWNER: owners,
         tables.DRIVER: drivers,
-        tables.MIGRATION: owners * len(tables.Class) * len(tables.Trigger),
-        tables.RANGE_FAULT: drivers * len(tables.RangeFunction) * len(tables.Intent),
+        tables.MIGRATION: owners * len(values.Class) * len(values.Trigger),
+        tables.RANGE_FAULT: drivers * len(values.RangeFunction) * len(values.Intent),
         tables.INTERVAL_NOTIFIER: drivers,
         tables.EBUSY: maps.stacks + overflow_rows(table),
         tables.FAILURE: maps.failures + overflow_rows(table),
         tables.PROCESS: processes,
-        tables.PROCESS_MIGRATION: processes * owners * len(tables.Class),
+        tables.PROCESS_MIGRATION: processes * owners * len(values.Class),
         # Four classes' EINVAL and half a dozen errors of hmm_range_fault, and some to spare.
         tables.PROCESS_FAILURE: processes * 16 + overflow_rows(table),
     }
@@ -128,8 +129,8 @@ class MapSet:
         value = self._values[table]
         key_size = 4 if table.kind is Kind.ARRAY else self._keys[table].size
         rows = []
-        for keys, values in syscall.map_lookup_batch(self._fd(table), key_size, value.size, _CHUNK):
-            for key, words in zip(self._keys[table].iter_unpack(keys), value.iter_unpack(values)):
+        for keys, packed in syscall.map_lookup_batch(self._fd(table), key_size, value.size, _CHUNK):
+            for key, words in zip(self._keys[table].iter_unpack(keys), value.iter_unpack(packed)):
                 rows.append(Row(key, self._summed(table, words)))
         if table.kind is Kind.ARRAY:
             # In the order of the index, whose digits are the key's fields.
@@ -147,12 +148,26 @@ class MapSet:
             raise
         return Row(key, self._summed(table, self._values[table].unpack(value)))
 
-    def put_back(self, table: Table, row: Row) -> None:
-        """Undo a `remove`: the row, with all its counts in one shard. No row of that key may be there."""
-        words = row.words + (0,) * (self._values[table].size // 8 - len(row.words))
-        syscall.map_update(
-            self._fd(table), self._keys[table].pack(*row.key), self._values[table].pack(*words), syscall.BPF_NOEXIST
-        )
+    def put_back(self, table: Table, row: Row) -> Row | None:
+        """Undo a `remove`, adding what a new row of that key has counted meanwhile; all counts in one shard.
+
+        Gives back the row if it found no room any more, or if its key is taken again and again.
+        """
+        for _ in range(_PUT_BACK_ATTEMPTS):
+            words = row.words + (0,) * (self._values[table].size // 8 - len(row.words))
+            key, value = self._keys[table].pack(*row.key), self._values[table].pack(*words)
+            try:
+                syscall.map_update(self._fd(table), key, value, syscall.BPF_NOEXIST)
+                return None
+            except OSError as error:
+                if error.errno == errno.E2BIG:
+                    return row
+                if error.errno != errno.EEXIST:
+                    raise
+            newer = self.remove(table, row.key)
+            if newer:
+                row = Row(row.key, tuple(map(sum, zip(row.words, newer.words))))
+        return row
 
     def read_threads(self) -> list[Thread]:
         """Threads that are inside of an HMM function, or between two of one migration."""

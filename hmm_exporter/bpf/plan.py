@@ -7,11 +7,12 @@ Decides before anything is compiled. What then happens to the chosen ones is ``b
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hmm_exporter.bpf.maps import shards_for
 from hmm_exporter.bpf.source import Plan, Target
-from hmm_exporter.catalog.probes import PROBES, Probe
+from hmm_exporter.catalog.probe import Probe
+from hmm_exporter.catalog.probes import OPTIONAL_FIELDS, PROBES, PROCESS_FIELDS
 from hmm_exporter.config import Config
 from hmm_exporter.kernel.btf import Btf
 from hmm_exporter.kernel.features import Kernel
@@ -32,9 +33,13 @@ class Outcome:
 
 def choose(kernel: Kernel, config: Config) -> tuple[Plan, list[Outcome]]:
     """The plan for the probes that can be tried, and the outcome of all others."""
-    chosen = [_choose(probe, kernel, config) for probe in PROBES]
-    targets = [choice for choice in chosen if isinstance(choice, Target)]
-    return _plan(targets, kernel, config), [choice for choice in chosen if isinstance(choice, Outcome)]
+    choices = {probe.name: _choose(probe, kernel, config) for probe in PROBES}
+    for probe in PROBES:
+        required = choices.get(probe.requires)
+        if isinstance(required, Outcome) and isinstance(choices[probe.name], Target):
+            choices[probe.name] = replace(required, probe=probe, reason=f"needs {probe.requires}: {required.reason}")
+    targets = [choice for choice in choices.values() if isinstance(choice, Target)]
+    return _plan(targets, kernel, config), [choice for choice in choices.values() if isinstance(choice, Outcome)]
 
 
 def _choose(probe: Probe, kernel: Kernel, config: Config) -> Target | Outcome:
@@ -51,7 +56,7 @@ def _choose(probe: Probe, kernel: Kernel, config: Config) -> Target | Outcome:
         return Outcome(
             probe, function, ABSENT, reason=f"not in this kernel (it is in releases: {probe.versions}{needs})"
         )
-    missing = [name for name in probe.fields if kernel.btf.offset(name) is None]
+    missing = [name for name in PROCESS_FIELDS + probe.fields if kernel.btf.offset(name) is None]
     missing += [name for name in probe.enumerators if not kernel.btf.enumerator(name)]
     if missing:
         # An enumerator of 0 is one too: 64-bit flags in the BTF of a pahole that cut them to 32.
@@ -76,7 +81,7 @@ def _plan(targets: Iterable[Target], kernel: Kernel, config: Config) -> Plan:
     targets = tuple(targets)
     probes = {probe.name: probe for probe in PROBES}
     chosen = [probes[target.probe] for target in targets]
-    paths = {path for probe in chosen for path in probe.fields + probe.optional}
+    paths = {*PROCESS_FIELDS, *OPTIONAL_FIELDS, *(path for probe in chosen for path in probe.fields)}
     enumerators = {name for probe in chosen for name in probe.enumerators}
     offsets: dict[str, int] = {}
     sizes: dict[str, int] = {}

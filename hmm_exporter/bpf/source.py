@@ -12,26 +12,27 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from hmm_exporter.catalog import tables
-from hmm_exporter.catalog.probes import CONSTANTS, PROBES
+from hmm_exporter.catalog import tables, values
+from hmm_exporter.catalog.probes import PROBES
 from hmm_exporter.catalog.tables import Key, Kind, Table
+from hmm_exporter.catalog.values import CONSTANTS
 
 PROGRAMS = Path(__file__).parent / "program"
 HEADERS = Path(__file__).parent
 """Taken by bcc for a kernel's source tree: it looks in `include` below it."""
 
 _ENUMERATIONS: Mapping[str, type[IntEnum]] = {
-    "CLASS": tables.Class,
-    "TRIGGER": tables.Trigger,
-    "INTENT": tables.Intent,
-    "DEVICE_FUNCTION": tables.DeviceFunction,
-    "RANGE_FUNCTION": tables.RangeFunction,
-    "INVALIDATION": tables.Invalidation,
-    "ENTRY": tables.Entry,
-    "CONTEXT": tables.Context,
-    "EVENT": tables.Event,
-    "FAILURE": tables.Failure,
-    "LOSS": tables.Loss,
+    "CLASS": values.Class,
+    "TRIGGER": values.Trigger,
+    "INTENT": values.Intent,
+    "DEVICE_FUNCTION": values.DeviceFunction,
+    "RANGE_FUNCTION": values.RangeFunction,
+    "INVALIDATION": values.Invalidation,
+    "ENTRY": values.Entry,
+    "CONTEXT": values.Context,
+    "EVENT": values.Event,
+    "FAILURE": values.Failure,
+    "LOSS": values.Loss,
 }
 _OTHER = {"u64": "OTHER_POINTER", "u32": "OTHER_STACK", "u16": "OTHER_ERRNO"}
 # C has no room for two meanings of one name: this struct is the process that acts.
@@ -114,21 +115,22 @@ def _defines(plan: Plan) -> Iterator[str]:
         yield from (define(name, f"{value:#x}ULL") for name, value in constants.items())
     for prefix, enumeration in _ENUMERATIONS.items():
         yield from (define(f"{prefix}_{member.name}", member.value) for member in enumeration)
-    yield from (define(f"PHASE_{phase}", number) for number, phase in enumerate(tables.PHASES))
+    yield from (define(f"PHASE_{phase}", number) for number, phase in enumerate(values.PHASES))
     yield from (define(f"PROBE_{probe.name}", number) for number, probe in enumerate(PROBES))
     yield from (define(f"OFFSET_{name.replace('.', '_')}", value) for name, value in plan.offsets.items())
     yield from (define(f"SIZE_{name}", value) for name, value in plan.sizes.items())
     yield from (define(f"GROUP_{name}", 1) for name in sorted(plan.groups))
     for target in plan.targets:
+        yield define(f"TARGET_{target.probe}", 1)
         yield define(f"FUNCTION_{target.function}", 1)
         yield define(f"PARAMETERS_{target.probe}", target.parameters)
-    yield define("OTHER_POINTER", f"{tables.OTHER_POINTER:#x}ULL")
-    yield define("OTHER_STACK", f"{tables.OTHER_STACK:#x}U")
-    yield define("OTHER_ERRNO", f"{tables.OTHER_ERRNO:#x}")
-    yield define("HISTOGRAM_SLOTS", tables.HISTOGRAM_SLOTS)
-    yield define("BYTES_SHIFT", tables.Size.bytes.shift)
-    yield define("SECONDS_SHIFT", tables.Size.seconds.shift)
-    yield define("PTE_ORDERS", tables.PTE_ORDERS)
+    yield define("OTHER_POINTER", f"{values.OTHER_POINTER:#x}ULL")
+    yield define("OTHER_STACK", f"{values.OTHER_STACK:#x}U")
+    yield define("OTHER_ERRNO", f"{values.OTHER_ERRNO:#x}")
+    yield define("HISTOGRAM_SLOTS", values.HISTOGRAM_SLOTS)
+    yield define("BYTES_SHIFT", values.Size.bytes.shift)
+    yield define("SECONDS_SHIFT", values.Size.seconds.shift)
+    yield define("PTE_ORDERS", values.PTE_ORDERS)
     yield define("PAGE_SIZE", f"{plan.page_size}ULL")
     yield define("PAGE_MASK", f"(~({plan.page_size}ULL - 1))")
     yield from (define("MIGRATION_PHASES", 1) for _ in range(plan.migration_phases))

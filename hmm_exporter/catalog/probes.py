@@ -7,62 +7,7 @@ figures are called is ``catalog.metrics``'. Line numbers are those of Linux 7.3.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-# Macros are not in BTF, so their values stand here, with their source.
-CONSTANTS = {
-    "PF_KTHREAD": 0x00200000,  # include/linux/sched.h, unchanged since 2.6.31
-    "VM_FAULT_OOM": 0x000001,  # enum vm_fault_reason, include/linux/mm_types.h
-    "VM_FAULT_SIGBUS": 0x000002,
-    "VM_FAULT_HWPOISON": 0x000010,
-    "VM_FAULT_HWPOISON_LARGE": 0x000020,
-    "VM_FAULT_SIGSEGV": 0x000040,
-    "VM_FAULT_RETRY": 0x000400,
-    "VM_FAULT_FALLBACK": 0x000800,
-}
-
-
-@dataclass(frozen=True)
-class Group:
-    """Probes that are switched on and off together."""
-
-    name: str
-    default: bool
-    help: str
-
-
-@dataclass(frozen=True)
-class Probe:
-    """One kernel function or tracepoint, and the programs that watch it.
-
-    ``functions`` are tried in this order and the first one that the kernel has is used.
-    ``fields`` and ``enumerators`` must be in the kernel's BTF, or the probe is off with that
-    reason; ``optional`` fields have a substitute in the program, named beside them.
-    """
-
-    name: str
-    group: str
-    source: str
-    """The file in ``bpf/program`` that holds its programs."""
-    functions: tuple[str, ...]
-    versions: str
-    """The releases that have it, for the reader of ``--check``."""
-    entry: bool = False
-    exit: bool = False
-    exit_only_with: str = ""
-    """The exit program is needed only when this group is on, too."""
-    tracepoint: bool = False
-    needs: str = ""
-    """The kernel option without which the function is not built."""
-    fields: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
-    enumerators: tuple[str, ...] = ()
-
-    @property
-    def programs(self) -> tuple[str, ...]:
-        """Names of the C functions in ``source``, entry before exit."""
-        return tuple(f"{when}_{self.name}" for when, there in (("enter", self.entry), ("leave", self.exit)) if there)
-
+from hmm_exporter.catalog.probe import Group, Probe
 
 GROUPS = (
     Group("migration", True, "migrate_vma_setup, _pages and _finalize"),
@@ -79,10 +24,11 @@ GROUPS = (
     ),
 )
 
-# What it takes to say who acts: `current`, and the process that owns an mm.
-# mm_struct.owner exists with CONFIG_MEMCG only; without it the process is `current`.
-_TASK = ("task_struct.flags", "task_struct.mm", "task_struct.tgid", "task_struct.comm")
-_OWNER = ("mm_struct.owner",)
+# What it takes to say who acts, for every probe (program/process.c).
+PROCESS_FIELDS = ("task_struct.flags", "task_struct.mm", "task_struct.tgid", "task_struct.comm")
+# It exists with CONFIG_MEMCG only; without it the process is `current`, not the memory's owner.
+OPTIONAL_FIELDS = ("mm_struct.owner",)
+
 _MIGRATION = (
     "migrate_vma.vma",
     "migrate_vma.cpages",
@@ -115,8 +61,7 @@ PROBES = (
         "6.1 and newer (fault_page)",
         entry=True,
         exit=True,
-        fields=_MIGRATION + _TASK,
-        optional=_OWNER,
+        fields=_MIGRATION,
         enumerators=_SELECT,
     ),
     Probe(
@@ -127,6 +72,7 @@ PROBES = (
         "6.1 and newer",
         entry=True,
         exit=True,
+        requires="migrate_vma_setup",
     ),
     Probe(
         "migrate_vma_finalize",
@@ -136,6 +82,7 @@ PROBES = (
         "6.1 and newer",
         entry=True,
         exit=True,
+        requires="migrate_vma_setup",
     ),
     Probe(
         "migrate_device_range",
@@ -166,8 +113,7 @@ PROBES = (
         entry=True,
         exit=True,
         needs="CONFIG_HMM_MIRROR",
-        fields=_RANGE + _TASK,
-        optional=_OWNER,
+        fields=_RANGE,
         enumerators=_REQUEST,
     ),
     Probe(
@@ -179,8 +125,7 @@ PROBES = (
         entry=True,
         exit=True,
         needs="CONFIG_HMM_MIRROR",
-        fields=_RANGE + _TASK,
-        optional=_OWNER,
+        fields=_RANGE,
         enumerators=_REQUEST,
     ),
     Probe(
@@ -194,8 +139,6 @@ PROBES = (
         entry=True,
         exit=True,
         needs="CONFIG_DEVICE_PRIVATE",
-        fields=_TASK,
-        optional=_OWNER,
     ),
     Probe(
         "restore_exclusive_pte",
@@ -205,8 +148,7 @@ PROBES = (
         "all",
         entry=True,
         needs="CONFIG_DEVICE_PRIVATE",
-        fields=("vm_area_struct.vm_mm",) + _TASK,
-        optional=_OWNER,
+        fields=("vm_area_struct.vm_mm",),
     ),
     Probe(
         "mmu_interval_notifier_insert",
@@ -217,8 +159,6 @@ PROBES = (
         entry=True,
         exit=True,
         needs="CONFIG_MMU_NOTIFIER",
-        fields=_TASK,
-        optional=_OWNER,
     ),
     Probe(
         "mmu_interval_notifier_insert_locked",
@@ -229,8 +169,6 @@ PROBES = (
         entry=True,
         exit=True,
         needs="CONFIG_MMU_NOTIFIER",
-        fields=_TASK,
-        optional=_OWNER,
     ),
     Probe(
         "mmu_interval_notifier_remove",
@@ -240,8 +178,7 @@ PROBES = (
         "all",
         entry=True,
         needs="CONFIG_MMU_NOTIFIER",
-        fields=("mmu_interval_notifier.ops", "mmu_interval_notifier.mm") + _TASK,
-        optional=_OWNER,
+        fields=("mmu_interval_notifier.ops", "mmu_interval_notifier.mm"),
     ),
     Probe(
         "do_huge_pmd_device_private",
@@ -252,8 +189,7 @@ PROBES = (
         entry=True,
         exit=True,
         needs="CONFIG_TRANSPARENT_HUGEPAGE",
-        fields=("vm_fault.vma", "vm_area_struct.vm_mm") + _TASK,
-        optional=_OWNER,
+        fields=("vm_fault.vma", "vm_area_struct.vm_mm"),
     ),
     Probe(
         "hmm_dma_map_pfn",
@@ -287,9 +223,7 @@ PROBES = (
             "mmu_notifier_range.start",
             "mmu_notifier_range.end",
             "mmu_notifier_range.event",
-        )
-        + _TASK,
-        optional=_OWNER,
+        ),
         enumerators=("MMU_NOTIFY_MIGRATE", "MMU_NOTIFY_EXCLUSIVE"),
     ),
     Probe(

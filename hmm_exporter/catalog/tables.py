@@ -16,121 +16,23 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 
 from hmm_exporter.catalog.probes import PROBES
-
-OTHER_POINTER = 0xFFFF_FFFF_FFFF_FFFF
-"""Stands for every owner, or driver, that arrived while no row was free. Not a kernel address."""
-OTHER_COMM = b"\xff" * 16
-OTHER_ERRNO = 0xFFFF
-OTHER_STACK = 0xFFFF_FFFF
-
-
-class Class(IntEnum):
-    """What was asked for at migrate_vma_setup."""
-
-    prefetch = 0
-    fault_back = 1
-    evict = 2
-    unclassified = 3
-
-
-class Trigger(IntEnum):
-    """What the thread was doing that called migrate_vma_setup."""
-
-    cpu_fault = 0
-    nested = 1
-    kthread = 2
-    syscall = 3
-
-
-class Intent(IntEnum):
-    """What hmm_range_fault was asked for."""
-
-    snapshot = 0
-    read = 1
-    write = 2
-    per_page = 3
-
-
-class DeviceFunction(IntEnum):
-    migrate_device_range = 0
-    migrate_device_pfns = 1
-
-
-class RangeFunction(IntEnum):
-    hmm_range_fault = 0
-    hmm_range_fault_unlocked_timeout = 1
-
-
-class Invalidation(IntEnum):
-    migrate = 0
-    exclusive = 1
-
-
-class Entry(IntEnum):
-    """A migration entry was set, or removed."""
-
-    set = 0
-    removed = 1
-
-
-class Context(IntEnum):
-    other = 0
-    hmm = 1
-
-
-class Event(IntEnum):
-    """Events that have no label of their own."""
-
-    device_exclusive = 0
-    device_exclusive_restore = 1
-    huge_fault = 2
-    huge_fault_retry = 3
-    dma_map = 4
-    dma_map_failure = 5
-    dma_unmap = 6
-    dma_unmap_miss = 7
-
-
-class Failure(IntEnum):
-    """Functions whose failures are told apart by error."""
-
-    migration = 0
-    range_fault = 1
-    range_fault_unlocked = 2
-    device_exclusive = 3
-    interval_notifier_insert = 4
-    huge_fault = 5
-
-
-class Loss(IntEnum):
-    """What the programs could not do. None of it is silent: each is part of a metric."""
-
-    migration_abandoned = 0  # not tracked, or never finalized before the thread's next setup
-    stack = 1  # no stack could be taken
-
-
-class Size(Enum):
-    """What a histogram counts: the exponents of its first and last finite bound, both inclusive.
-
-    Seconds are kept in units of 2^-30 s, so that every bound is a power of two of a second.
-    """
-
-    bytes = (12, 36, 0)
-    seconds = (-20, 4, 30)
-
-    @property
-    def shift(self) -> int:
-        """log2 of the first bound, in the unit that the programs count."""
-        return self.value[0] + self.value[2]
-
-    @property
-    def bounds(self) -> tuple[float, ...]:
-        """Finite upper bounds, in bytes or seconds."""
-        return tuple(2.0**exponent for exponent in range(self.value[0], self.value[1] + 1))
-
-
-HISTOGRAM_SLOTS = 26
-"""25 finite buckets and the one that catches what is larger, for bytes and seconds alike."""
+from hmm_exporter.catalog.values import (
+    HISTOGRAM_SLOTS,
+    PHASES,
+    PTE_ORDERS,
+    Class,
+    Context,
+    DeviceFunction,
+    Entry,
+    Event,
+    Failure,
+    Intent,
+    Invalidation,
+    Loss,
+    RangeFunction,
+    Size,
+    Trigger,
+)
 
 
 class Kind(Enum):
@@ -196,10 +98,6 @@ class Table:
             rows *= key.values
         return rows
 
-
-PHASES = ("setup", "driver_prepare", "commit", "driver_complete", "finalize")
-PTE_ORDERS = 12
-"""0 to 10, and one for all above (order 10 is the largest buddy block, MAX_PAGE_ORDER)."""
 
 _OWNER = Key("owner", "u64", admitted_by="owner")
 _DRIVER = Key("ops", "u64", admitted_by="driver")

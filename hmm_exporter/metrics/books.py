@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from hmm_exporter.bpf.maps import MapSet, Row, Thread
 from hmm_exporter.catalog import tables
-from hmm_exporter.catalog.tables import Failure, Loss, Table
+from hmm_exporter.catalog.tables import Table
+from hmm_exporter.catalog.values import Failure, Loss
 
 IN_MIGRATION = 1 << 63  # program/thread.c
 _ATTEMPTS = 3

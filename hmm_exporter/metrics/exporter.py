@@ -20,7 +20,8 @@ from hmm_exporter.bpf.maps import MapSet, Row, Thread
 from hmm_exporter.bpf.plan import ABSENT, ATTACHED, DISABLED, Outcome
 from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.probes import PROBES
-from hmm_exporter.catalog.tables import Kind, Loss, Table
+from hmm_exporter.catalog.tables import Kind, Table
+from hmm_exporter.catalog.values import Loss
 from hmm_exporter.kernel.features import Kernel
 from hmm_exporter.metrics.labels import Owner
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hmm_exporter.bpf.maps import MapSet, Row, Thread
-from hmm_exporter.catalog import tables
+from hmm_exporter.catalog import tables, values
 from hmm_exporter.catalog.tables import Table
 from hmm_exporter.metrics import books
 from hmm_exporter.metrics.books import Totals
@@ -21,7 +21,7 @@ from hmm_exporter.metrics.books import Totals
 THREAD_SECONDS = 600.0
 """No call of an HMM function, and no migration, is believed to take longer."""
 
-_NEVER_GOES = frozenset({0, tables.OTHER_POINTER, tables.OTHER_COMM})
+_NEVER_GOES = frozenset({0, values.OTHER_POINTER, values.OTHER_COMM})
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Dimension:
     admission: Table
     followers: tuple[tuple[Table, int], ...]
     """(table, position of the value in its key)"""
+    shared: tuple[tuple[Table, int], ...]
+    """The same for fields that hold values of several dimensions: only an admission tells whose one is."""
 
 
 def dimensions() -> Sequence[Dimension]:
@@ -42,7 +44,13 @@ def dimensions() -> Sequence[Dimension]:
                 (table, at)
                 for table in tables.ROW_TABLES
                 for at, key in enumerate(table.keys)
-                if key.admitted_by == admission.name or admission.name in key.goes_with
+                if key.admitted_by == admission.name
+            ),
+            tuple(
+                (table, at)
+                for table in tables.ROW_TABLES
+                for at, key in enumerate(table.keys)
+                if admission.name in key.goes_with
             ),
         )
         for admission in (tables.OWNER, tables.DRIVER, tables.PROCESS)
@@ -80,10 +88,15 @@ class Idle:
         mine: dict[int | bytes, list[tuple[Table, Row]]] = {}
         for row in rows[dimension.admission]:
             mine.setdefault(row.key[0], []).append((dimension.admission, row))
+        admitted = frozenset(mine)
         for table, at in dimension.followers:
             for row in rows[table]:
-                # A row can be older than its admission's own, never without one for long.
+                # Also without an admission: an event during a removal may have left such a row.
                 mine.setdefault(row.key[at], []).append((table, row))
+        for table, at in dimension.shared:
+            for row in rows[table]:
+                if row.key[at] in admitted:
+                    mine[row.key[at]].append((table, row))
         ended = []
         for value, its_rows in mine.items():
             if value in _NEVER_GOES:
@@ -93,9 +106,11 @@ class Idle:
             known, since = self._seen.get((dimension.admission, value), (-1, now))
             if counted != known:
                 self._seen[(dimension.admission, value)] = (counted, now)
-            elif now - since >= self._ttl and self._remove(its_rows):
+            elif now - since >= self._ttl:
+                # Where a part was removed, too: with less in it, an old sum may come by again.
                 del self._seen[(dimension.admission, value)]
-                ended.append(value)
+                if self._remove(its_rows):
+                    ended.append(value)
         return ended
 
     def _remove(self, its_rows: Sequence[tuple[Table, Row]]) -> bool:
@@ -103,8 +118,10 @@ class Idle:
         for table, row in reversed(its_rows):
             last = self._maps.remove(table, row.key)
             if last is not None and last.words != row.words:
-                self._maps.put_back(table, last)
-                return False
+                last = self._maps.put_back(table, last)
+                if last is None:
+                    return False
+                # Without room to put it back, its series ends all the same, an event later.
             self.gone = self.gone.plus(_booked(table, last))
         return True
 

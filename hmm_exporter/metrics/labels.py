@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from hmm_exporter.catalog import tables
-from hmm_exporter.catalog.probes import CONSTANTS
+from hmm_exporter.catalog import values
+from hmm_exporter.catalog.values import CONSTANTS
 from hmm_exporter.kernel.symbols import Symbol, Symbols
 
 OTHER = "other"
@@ -41,7 +41,7 @@ _OWN_FRAMES = (
 
 # errno.errorcode knows one name a number, not always the one that the kernel's sources use; 524 is
 # the kernel's own (include/linux/errno.h).
-_ERRORS = dict(errno.errorcode) | {95: "EOPNOTSUPP", 524: "ENOTSUPP"}
+_ERRORS = dict(errno.errorcode) | {35: "EDEADLK", 95: "EOPNOTSUPP", 524: "ENOTSUPP"}
 _FAULTS = {value: name for name, value in CONSTANTS.items() if name.startswith("VM_FAULT_")}
 
 
@@ -69,9 +69,9 @@ class Names:
         self._stack = stack
         self._module_users = module_users
         self._most_callers = callers
-        self._owners = {0: Owner(NONE, NONE), tables.OTHER_POINTER: Owner(OTHER, OTHER)}
-        self._drivers = {0: UNKNOWN, tables.OTHER_POINTER: OTHER}
-        self._callers = {tables.OTHER_STACK: OTHER}
+        self._owners = {0: Owner(NONE, NONE), values.OTHER_POINTER: Owner(OTHER, OTHER)}
+        self._drivers = {0: UNKNOWN, values.OTHER_POINTER: OTHER}
+        self._callers = {values.OTHER_STACK: OTHER}
         self._given: Counter[str] = Counter()
 
     def learn(self, owners: Mapping[int, int], drivers: Iterable[int], stacks: Iterable[int]) -> None:
@@ -153,22 +153,22 @@ class Names:
 
 def comm(raw: bytes) -> str:
     """A command name. Bytes that are not UTF-8 are written as ``\\xff``."""
-    if raw == tables.OTHER_COMM:
+    if raw == values.OTHER_COMM:
         return OTHER
     return raw.partition(b"\0")[0].decode(errors="backslashreplace") or UNKNOWN
 
 
 def error(number: int) -> str:
     """``EBUSY``, or the number where it has no symbol."""
-    return OTHER if number == tables.OTHER_ERRNO else _ERRORS.get(number, str(number))
+    return OTHER if number == values.OTHER_ERRNO else _ERRORS.get(number, str(number))
 
 
 def fault(bits: int) -> str:
     """``VM_FAULT_SIGBUS``, or several of them joined by ``|``."""
-    if bits == tables.OTHER_ERRNO:
+    if bits == values.OTHER_ERRNO:
         return OTHER
     return "|".join(name for value, name in _FAULTS.items() if bits & value) or str(bits)
 
 
 def order(digit: int) -> str:
-    return OTHER if digit == tables.PTE_ORDERS - 1 else str(digit)
+    return OTHER if digit == values.PTE_ORDERS - 1 else str(digit)

@@ -40,8 +40,10 @@ class Scrape:
         # The simulator's modules are not this machine's.
         module_users = (lambda module: ()) if kernel.simulated else modules.users
         self._names = Names(kernel.symbols, stack, module_users, config.limits.callers)
-        attached = frozenset(o.probe.name for o in attachments.outcomes if o.state == ATTACHED)
-        self._collector = Collector(attached, self._names, config.limits.series)
+        attached = {outcome.probe.name for outcome in attachments.outcomes if outcome.state == ATTACHED}
+        if config.histograms.migration_phases:
+            attached.add("histograms.migration_phases")
+        self._collector = Collector(frozenset(attached), self._names, config.limits.series)
         self._runs = exporter.ProbeRuns(attachments.programs)
         self._facts = list(exporter.build_and_kernel(kernel, attachments.bcc))
         self._facts += exporter.probes(attachments.outcomes)
@@ -90,7 +92,8 @@ class Scrape:
         return exporter.migrations(books.in_flight(threads), abandoned, balanced)
 
     def _read(self, maps: MapSet) -> Mapping[Table, Sequence[Row]]:
-        return {table: maps.read(table) for table in tables.TABLES}
+        # Admissions come first in TABLES and are read last: whoever has a row by then has a name.
+        return {table: maps.read(table) for table in reversed(tables.TABLES)}
 
     def _learn(self, rows: Mapping[Table, Sequence[Row]]) -> None:
         stack_at = next(at for at, key in enumerate(tables.EBUSY.keys) if key.name == "stack")

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from hmm_exporter.bpf.maps import KeyValues, Row
-from hmm_exporter.catalog.metrics import Metric, Source, Type
-from hmm_exporter.catalog.tables import HISTOGRAM_SLOTS, Key, Table
+from hmm_exporter.catalog.metric import Metric, Source, Type
+from hmm_exporter.catalog.tables import Key, Table
+from hmm_exporter.catalog.values import HISTOGRAM_SLOTS
 from hmm_exporter.metrics import labels
 from hmm_exporter.metrics.labels import OTHER, Names
 
@@ -86,7 +87,10 @@ class Selected:
 
 
 def select(metric: Metric, attached: frozenset[str], names: Names) -> Selected | None:
-    """None when no attached probe feeds the metric: then it is absent, not zero."""
+    """None when no attached probe feeds the metric: then it is absent, not zero.
+
+    ``attached``: names of probes, and of options that are on.
+    """
     fed = [source for source in metric.sources if _is_fed(source, attached)]
     if not fed:
         return None
@@ -95,7 +99,8 @@ def select(metric: Metric, attached: frozenset[str], names: Names) -> Selected |
 
 
 def _is_fed(source: Source, attached: frozenset[str]) -> bool:
-    return (any if source.any_probe else all)(probe in attached for probe in source.probes)
+    probes = (any if source.any_probe else all)(probe in attached for probe in source.probes)
+    return probes and (not source.option or source.option in attached)
 
 
 def _selection(metric: Metric, source: Source, names: Names) -> Selection:

@@ -15,7 +15,7 @@ import pytest
 
 from hmm_exporter.bpf import source, syscall
 from hmm_exporter.bpf.compiler import compile_source
-from hmm_exporter.catalog.tables import HISTOGRAM_SLOTS, Size
+from hmm_exporter.catalog.values import HISTOGRAM_SLOTS, Size
 
 HOUR_NS = 3600 * 10**9
 SECONDS_BOUNDS = [Fraction(2) ** exponent for exponent in range(-20, 5)]

@@ -88,7 +88,7 @@ def test_flags_beat_the_file_and_the_file_beats_the_defaults(daemon: Daemon, tmp
     path = tmp_path / "config.yaml"
     path.write_text(
         "web: {listen_addresses: [':1', ':2'], telemetry_path: /file}\n"
-        "log: {level: error, format: json}\nlimits: {series: 500}\n"
+        "log: {level: error, format: json}\nlimits: {series: 2500}\n"
     )
     cli.main(
         [
@@ -102,7 +102,7 @@ def test_flags_beat_the_file_and_the_file_beats_the_defaults(daemon: Daemon, tmp
     assert config.web.listen_addresses == ("127.0.0.1:3", "[::1]:4")
     assert config.web.telemetry_path == "/file"
     assert (config.log.level, config.log.format) == ("warning", "json")
-    assert config.limits.series == 500
+    assert config.limits.series == 2500
     assert config.simulator == "./simulator"
 
 

@@ -5,6 +5,7 @@
  * driver's own next fault.
  */
 
+#ifdef TARGET_make_device_exclusive
 ENTER(make_device_exclusive)
 {
 	struct process process = {};
@@ -38,8 +39,9 @@ LEAVE(make_device_exclusive)
 	thread_done(thread);
 	return 0;
 }
+#endif
 
-#ifdef FUNCTION_restore_exclusive_pte
+#ifdef TARGET_restore_exclusive_pte
 ENTER(restore_exclusive_pte)
 {
 	struct process process = {};

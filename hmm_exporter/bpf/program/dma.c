@@ -3,7 +3,7 @@
 
 #define DMA_MAPPING_ERROR (~0ULL) /* include/linux/dma-mapping.h */
 
-#ifdef FUNCTION_hmm_dma_map_pfn
+#ifdef TARGET_hmm_dma_map_pfn
 LEAVE(hmm_dma_map_pfn)
 {
 	if (!RETURN_PASSES(ctx))
@@ -15,7 +15,7 @@ LEAVE(hmm_dma_map_pfn)
 }
 #endif
 
-#ifdef FUNCTION_hmm_dma_unmap_pfn
+#ifdef TARGET_hmm_dma_unmap_pfn
 LEAVE(hmm_dma_unmap_pfn)
 {
 	if (!RETURN_PASSES(ctx))

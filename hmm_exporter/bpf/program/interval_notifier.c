@@ -46,7 +46,7 @@ INLINE void insert_leave(void *ctx, s32 result, u32 probe)
 	thread_done(thread);
 }
 
-#ifdef FUNCTION_mmu_interval_notifier_insert
+#ifdef TARGET_mmu_interval_notifier_insert
 ENTER(mmu_interval_notifier_insert)
 {
 	insert_enter(ctx, ARGUMENT_2(ctx), ARGUMENT_5(ctx), CURRENT_TASK(ctx), PROBE_mmu_interval_notifier_insert);
@@ -60,7 +60,7 @@ LEAVE(mmu_interval_notifier_insert)
 }
 #endif
 
-#ifdef FUNCTION_mmu_interval_notifier_insert_locked
+#ifdef TARGET_mmu_interval_notifier_insert_locked
 ENTER(mmu_interval_notifier_insert_locked)
 {
 	insert_enter(ctx, ARGUMENT_2(ctx), ARGUMENT_5(ctx), CURRENT_TASK(ctx),
@@ -76,7 +76,7 @@ LEAVE(mmu_interval_notifier_insert_locked)
 }
 #endif
 
-#ifdef FUNCTION_mmu_interval_notifier_remove
+#ifdef TARGET_mmu_interval_notifier_remove
 ENTER(mmu_interval_notifier_remove)
 {
 	u64 subscription = ARGUMENT_1(ctx);

@@ -115,6 +115,7 @@ INLINE void range_fault_leave(void *ctx, s32 result, u32 probe, u8 function, u8 
 	thread_done(thread);
 }
 
+#ifdef TARGET_hmm_range_fault
 ENTER(hmm_range_fault)
 {
 	range_fault_enter(ctx, ARGUMENT_1(ctx), CURRENT_TASK(ctx), PROBE_hmm_range_fault,
@@ -128,8 +129,9 @@ LEAVE(hmm_range_fault)
 			  RANGE_FUNCTION_hmm_range_fault, FAILURE_range_fault);
 	return 0;
 }
+#endif
 
-#ifdef PARAMETERS_hmm_range_fault_unlocked_timeout
+#ifdef TARGET_hmm_range_fault_unlocked_timeout
 ENTER(hmm_range_fault_unlocked_timeout)
 {
 	range_fault_enter(ctx, ARGUMENT_1(ctx), CURRENT_TASK(ctx), PROBE_hmm_range_fault_unlocked_timeout,

@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C text: layouts, constants, the filter, and that a program uses nothing that is not there."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hmm_exporter.bpf import source
+from hmm_exporter.bpf.plan import choose
+from hmm_exporter.catalog import tables
+from hmm_exporter.catalog.probe import Probe
+from hmm_exporter.catalog.probes import OPTIONAL_FIELDS, PROBES, PROCESS_FIELDS
+from hmm_exporter.catalog.tables import TABLES, Kind, Table
+from hmm_exporter.catalog.values import CONSTANTS
+from hmm_exporter.config import Filter
+from tests.unit.bpf import in_memory, kernels
+from tests.unit.bpf.c_text import Source, preprocess, uses
+
+HASHES = [table for table in TABLES if table.kind is Kind.HASH]
+ARRAYS = [table for table in TABLES if table.kind is Kind.ARRAY]
+BUILDS = ("fentry", "kprobe", "uprobe")
+SHARED = ("glue.c", "histogram.c", "process.c", "rows.c", "thread.c", "book.c")
+"""Files that are part of every program, whatever the probes."""
+
+_names = st.sampled_from([probe.name for probe in PROBES])
+
+
+def program(
+    only: tuple[str, ...] | None = None,
+    build: str = "fentry",
+    filter: Filter | None = None,
+    without: frozenset[str] = kernels.RENAMED,
+    phases: bool = True,
+) -> Source:
+    """The text for a kernel with ``only`` these probes, preprocessed."""
+    made = kernels.kernel(without=without, simulated=build == "uprobe")
+    plan, _ = choose(made, kernels.config(only, filter, phases))
+    return preprocess(source.text(plan, build))
+
+
+def of_table(table: Table) -> str:
+    return table.name
+
+
+# Bytes of the key's fields, and of the padding behind them. The kernel compares all of a key's
+# bytes, so that padding must be there and must be known.
+KEYS = {
+    "owner": (8, 0),
+    "driver": (8, 0),
+    "migration": (10, 6),
+    "range_fault": (10, 6),
+    "ebusy": (13, 3),
+    "interval_notifier": (8, 0),
+    "failure": (13, 3),
+    "process": (16, 0),
+    "process_migration": (25, 7),
+    "process_failure": (20, 4),
+}
+
+
+def test_every_hash_has_a_key_of_this_size_and_padding() -> None:
+    assert {table.name: source.key_bytes(table) for table in HASHES} == KEYS
+
+
+@pytest.mark.parametrize("table", HASHES, ids=of_table)
+def test_the_compiler_lays_out_a_key_without_a_hole_between_its_fields(table: Table) -> None:
+    key = in_memory.c_structs(1)[f"{table.name}_key"]
+    sizes = {"u64": 8, "comm": 16, "u32": 4, "u16": 2, "u8": 1}
+    expected = itertools.accumulate((sizes[each.c_type] for each in table.keys), initial=0)
+    offsets = [getattr(key, each.name).offset for each in table.keys]
+    assert offsets == list(expected)[:-1]
+    assert ctypes.sizeof(key) == sum(KEYS[table.name])
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4, 8])
+@pytest.mark.parametrize("table", TABLES, ids=of_table)
+def test_the_compiler_lays_out_a_row_as_the_reader_takes_it(table: Table, shards: int) -> None:
+    row = in_memory.c_structs(shards)[f"{table.name}_row"]
+    one = in_memory.c_structs(shards)["process_counters" if table.name == "process" else table.name]
+    assert ctypes.sizeof(row) == 8 * source.row_words(table, shards)
+    assert ctypes.sizeof(one) == 8 * (source.stride(table, shards) if table.sharded else table.words)
+    at = 0
+    for value in table.values:
+        column = getattr(one, value.name)
+        assert (column.offset, column.size) == (at, 8 * value.words)
+        at += 8 * value.words
+
+
+@given(st.sampled_from(TABLES), st.sampled_from((2, 4, 8)))
+def test_shards_begin_at_whole_cache_lines_and_waste_less_than_one(table: Table, shards: int) -> None:
+    step = source.stride(table, shards)
+    if table.sharded:
+        assert step % 8 == 0
+        assert table.words <= step < table.words + 8
+        assert source.row_words(table, shards) == shards * step
+    else:
+        assert step == source.row_words(table, shards) == table.words
+
+
+@pytest.mark.parametrize("table", TABLES, ids=of_table)
+def test_one_shard_needs_no_padding(table: Table) -> None:
+    assert source.stride(table, 1) == source.row_words(table, 1) == table.words
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4, 8])
+def test_every_row_fits_into_the_zero_row_that_initialises_it(shards: int) -> None:
+    laid_out = in_memory.c_structs(shards)
+    rows = {name: ctypes.sizeof(each) for name, each in laid_out.items() if name.endswith("_row") or name == "thread"}
+    assert len(rows) == len(TABLES) + 1
+    zero = ctypes.sizeof(laid_out["zero"])
+    assert {name: size for name, size in rows.items() if size > zero} == {}
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4, 8])
+def test_the_program_makes_a_map_for_every_table_and_three_of_its_own(shards: int) -> None:
+    own = {"thread_map", "zero_map", "stack_map"}
+    assert set(in_memory.layouts(shards)) == {f"{table.name}_map" for table in TABLES} | own
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4, 8])
+def test_a_cpu_writes_to_a_shard_that_exists(shards: int) -> None:
+    plan, _ = choose(kernels.kernel(possible_cpus=32 * shards), kernels.config())
+    body = re.search(r"INLINE u32 shard\(void\) \{ return (.*?); \}", source.text(plan, "fentry"))
+    assert body
+    expression = body[1].replace("get_smp_processor_id()", "cpu")
+    used = [eval(expression, {"cpu": cpu}) for cpu in range(32 * shards)]
+    assert used == [cpu // 32 for cpu in range(32 * shards)]
+    assert {eval(expression, {"cpu": cpu}) for cpu in range(4096)} == set(range(shards))
+
+
+@pytest.mark.parametrize("table", ARRAYS, ids=of_table)
+def test_the_program_numbers_an_arrays_rows_as_the_reader_does(table: Table) -> None:
+    code = program().code
+    formula = re.search(rf"\*{table.name}_row\((.*?)\)\n\{{\n\tu32 index = (.*?);", code)
+    assert formula
+    parameters = re.findall(r"u32 (\w+)", formula[1])
+    expression = re.sub(r"[a-z]+", r"_\g<0>", formula[2])  # `class` is Python's
+    digits = list(itertools.product(*(range(key.values) for key in table.keys)))
+    named = [{f"_{name}": digit for name, digit in zip(parameters, each)} for each in digits]
+    assert [eval(expression, each) for each in named] == list(range(len(digits)))
+
+
+@pytest.mark.parametrize("table", [t for t in HASHES if t.name not in ("owner", "driver")], ids=of_table)
+def test_a_full_table_books_every_unknown_field_as_other_and_counts_it(table: Table) -> None:
+    code = program().code
+    body = re.search(rf"\*{table.name}_admit\(.*?\n\}}\n", code, re.DOTALL)
+    assert body
+    full = body[0].partition("if (!row) {")[2].partition("}")[0]
+    assert set(re.findall(r"key->(\w+)", full)) == {key.name for key in table.open_keys}
+    assert f"overflow_row({tables.ROW_TABLES.index(table)})" in body[0]
+    admitted = {key.name for key in table.keys if key.admitted_by}
+    assert set(re.findall(r"_admits\(ctx, key->(\w+)\)", body[0])) == admitted
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
+def test_a_probes_source_file_exists(probe: Probe) -> None:
+    assert (source.PROGRAMS / probe.source).is_file()
+    assert probe.source not in SHARED
+
+
+@pytest.mark.parametrize("name", sorted({probe.source for probe in PROBES}))
+def test_a_source_file_defines_the_programs_that_its_probes_declare_and_no_others(name: str) -> None:
+    text = (source.PROGRAMS / name).read_text()
+    defined = sorted(re.findall(r"^(ENTER|LEAVE|TRACEPOINT)\((\w+)\)", text, re.MULTILINE))
+    declared = []
+    for probe in PROBES:
+        if probe.source == name:
+            entry = "TRACEPOINT" if probe.tracepoint else "ENTER"
+            declared += [(entry, probe.name)] * probe.entry + [("LEAVE", probe.name)] * probe.exit
+    assert defined == sorted(declared)
+
+
+def test_every_file_of_the_program_is_shared_or_some_probes() -> None:
+    files = {path.name for path in source.PROGRAMS.glob("*.c")}
+    assert files == set(SHARED) | {probe.source for probe in PROBES}
+
+
+def fields_used(code: str) -> set[str]:
+    """``struct_field`` of every read in C text."""
+    found = {argument[-1] for macro in ("READ_64", "READ_32", "FIELD_64", "FIELD_32") for argument in uses(code, macro)}
+    return found | {"task_struct_comm" for _ in uses(code, "READ_COMM")}
+
+
+@pytest.mark.parametrize("name", sorted({probe.source for probe in PROBES}))
+def test_a_source_file_reads_only_fields_that_its_probes_declare(name: str) -> None:
+    declared = {
+        path.replace(".", "_")
+        for probe in PROBES
+        if probe.source == name
+        for path in PROCESS_FIELDS + OPTIONAL_FIELDS + probe.fields
+    }
+    assert fields_used((source.PROGRAMS / name).read_text()) <= declared
+
+
+def test_shared_files_read_only_what_every_reading_probe_declares() -> None:
+    used = set().union(*(fields_used((source.PROGRAMS / name).read_text()) for name in SHARED if name != "glue.c"))
+    assert used <= {path.replace(".", "_") for path in PROCESS_FIELDS + OPTIONAL_FIELDS}
+    assert "mm_struct_owner" in used
+
+
+def undefined(made: Source, build: str) -> set[str]:
+    """What the code uses and nobody defined: fields, sizes, parameters, constants, as the build would expand them."""
+    needed = {f"OFFSET_{field}" for field in fields_used(made.code)}
+    if build == "fentry":
+        needed |= {f"PARAMETERS_{arguments[1]}" for arguments in uses(made.code, "RESULT")}
+    else:
+        needed |= {f"SIZE_{arguments[1]}" for arguments in uses(made.code, "SNAPSHOT")}
+    # Constants are in capitals at least at their beginning: MIGRATE_VMA_SELECT_SYSTEM, PROBE_hmm_range_fault.
+    bodies = "\n".join(body for name, body in made.macros.items() if "##" not in body)
+    constant = (
+        r"\b(?:[A-Z]{3,}_[A-Z_]+|(?:PROBE|CLASS|TRIGGER|INTENT|EVENT|FAILURE|PHASE|LOSS|ENTRY|CONTEXT)_[a-z_]+)\b"
+    )
+    needed |= set(re.findall(constant, made.code + bodies))
+    return needed - made.defined - _BCC
+
+
+_BCC = {"BPF_TABLE", "BPF_STACK_TRACE", "PT_REGS_RC"} | {f"PT_REGS_PARM{number}" for number in range(1, 7)}
+
+
+def test_the_whole_program_uses_nothing_that_is_not_defined() -> None:
+    assert {build: undefined(program(build=build), build) for build in BUILDS} == {build: set() for build in BUILDS}
+
+
+@pytest.mark.parametrize("probe", [probe.name for probe in PROBES])
+def test_a_kernel_that_has_one_probe_only_gets_a_program_that_compiles(probe: str) -> None:
+    assert [undefined(program((probe,), build), build) for build in BUILDS] == [set()] * len(BUILDS)
+
+
+@given(st.sets(_names), st.sampled_from(BUILDS), st.booleans())
+def test_whatever_probes_are_left_out_the_program_compiles(excluded: set[str], build: str, filtered: bool) -> None:
+    only = tuple(probe.name for probe in PROBES if probe.name not in excluded)
+    made = program(only, build, Filter(tgids=(1,)) if filtered else None)
+    assert undefined(made, build) == set()
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        {"migrate_vma.fault_page", "migrate_device_range", "migrate_device_pfns", "make_device_exclusive"},
+        {"make_device_exclusive", "hmm_range_fault_unlocked_timeout", "do_huge_pmd_device_private"},
+        {"mm_struct.owner"},
+        {"restore_exclusive_pte", "make_device_exclusive", "make_device_exclusive_range"},
+    ],
+    ids=["5.15", "6.12", "CONFIG_MEMCG=n", "CONFIG_DEVICE_PRIVATE=n"],
+)
+def test_an_older_or_smaller_kernel_gets_a_program_that_compiles(without: set[str]) -> None:
+    made = [undefined(program(build=build, without=frozenset(without)), build) for build in BUILDS]
+    assert made == [set()] * len(BUILDS)
+
+
+def test_a_program_holds_the_subjects_of_its_probes_and_no_others() -> None:
+    plan, _ = choose(kernels.kernel(), kernels.config(only=("hmm_range_fault",)))
+    files = re.findall(r'#line 1 "(\w+\.c)"', source.text(plan, "fentry"))
+    assert files == [*SHARED, "range_fault.c"]
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_a_build_defines_its_own_name_only(build: str) -> None:
+    assert {name for name in program(build=build).defined if name.startswith("BUILD_")} == {f"BUILD_{build.upper()}"}
+
+
+def test_enumerations_constants_and_offsets_reach_the_program_with_their_values() -> None:
+    made = kernels.kernel()
+    plan, _ = choose(made, kernels.config())
+    macros = preprocess(source.text(plan, "fentry")).macros
+    assert (macros["CLASS_prefetch"], macros["CLASS_unclassified"], macros["TRIGGER_syscall"]) == ("0", "3", "3")
+    assert (macros["EVENT_dma_unmap_miss"], macros["FAILURE_huge_fault"], macros["LOSS_stack"]) == ("7", "5", "1")
+    assert (macros["PHASE_setup"], macros["PHASE_finalize"], macros["CONTEXT_hmm"]) == ("0", "4", "1")
+    assert macros["PF_KTHREAD"] == f"{CONSTANTS['PF_KTHREAD']:#x}ULL" == "0x200000ULL"
+    assert [int(macros[f"PROBE_{probe.name}"]) for probe in PROBES] == list(range(len(PROBES)))
+    assert macros["OFFSET_task_struct_comm"] == str(plan.offsets["task_struct.comm"])
+    assert macros["SIZE_migrate_vma"] == "256"
+    assert macros["MIGRATE_VMA_SELECT_SYSTEM"] == f"{plan.enumerators['MIGRATE_VMA_SELECT_SYSTEM']:#x}ULL"
+    assert macros["PARAMETERS_hmm_range_fault"] == str(kernels.PARAMETERS)
+    assert (macros["PAGE_SIZE"], macros["PAGE_MASK"]) == ("4096ULL", "(~(4096ULL - 1))")
+    assert (macros["OTHER_POINTER"], macros["OTHER_STACK"], macros["OTHER_ERRNO"]) == (
+        "0xffffffffffffffffULL",
+        "0xffffffffU",
+        "0xffff",
+    )
+    assert (macros["HISTOGRAM_SLOTS"], macros["BYTES_SHIFT"], macros["SECONDS_SHIFT"]) == ("26", "12", "10")
+
+
+def test_the_older_name_of_a_function_is_told_to_the_program() -> None:
+    without = frozenset({"make_device_exclusive"})
+    assert "FUNCTION_make_device_exclusive_range" in program(without=without).defined
+    assert "FUNCTION_make_device_exclusive" not in program(without=without).defined
+    assert "FUNCTION_make_device_exclusive" in program().defined
+
+
+def test_the_histogram_of_phases_is_built_only_when_asked_for() -> None:
+    assert "MIGRATION_PHASES" in program(phases=True).defined
+    assert "MIGRATION_PHASES" not in program(phases=False).defined
+
+
+def test_a_probes_bit_never_meets_the_bit_of_a_migration_in_flight() -> None:
+    in_migration = re.search(r"#define IN_MIGRATION \(1ULL << (\d+)\)", (source.PROGRAMS / "thread.c").read_text())
+    assert in_migration
+    assert len(PROBES) <= int(in_migration[1]) == 63
+
+
+@pytest.mark.parametrize(
+    ("filter", "condition"),
+    [
+        (Filter(), "if (1) return 1;"),
+        (Filter(tgids=(42,)), "if (((process)->tgid == 42)) return 1;"),
+        (Filter(tgids=(42, 7)), "if (((process)->tgid == 42 || (process)->tgid == 7)) return 1;"),
+        (
+            Filter(comms=("python3",)),
+            "if ((((process)->comm[0] == 0x336e6f68747970ULL && (process)->comm[1] == 0x0ULL))) return 1;",
+        ),
+        (
+            Filter(tgids=(42,), comms=("abcdefghijklmno", "é")),
+            "if (((process)->tgid == 42) && (((process)->comm[0] == 0x6867666564636261ULL"
+            " && (process)->comm[1] == 0x6f6e6d6c6b6a69ULL) || ((process)->comm[0] == 0xa9c3ULL"
+            " && (process)->comm[1] == 0x0ULL))) return 1;",
+        ),
+    ],
+    ids=["nobody", "tgid", "tgids", "comm", "both"],
+)
+def test_the_filter_is_one_condition_on_numbers(filter: Filter, condition: str) -> None:
+    macros = program(filter=filter).macros
+    assert macros["FILTER_BODY(process)"] == condition
+    assert (macros["FILTER_TGIDS"], macros["FILTER_COMMS"]) == (str(len(filter.tgids)), str(len(filter.comms)))
+
+
+def passes(filter: Filter, tgid: int, comm: bytes) -> bool:
+    """What the filter's condition says of a process, read as a Python expression."""
+    body = program(("hmm_range_fault",), filter=filter).macros["FILTER_BODY(process)"]
+    condition = re.fullmatch(r"if \((.*)\) return 1;", body)
+    assert condition
+    words = comm.ljust(16, b"\0")
+    python = condition[1].replace("(process)->", "").replace("||", "or").replace("&&", "and").replace("ULL", "")
+    comm_words = [int.from_bytes(words[at : at + 8], "little") for at in (0, 8)]
+    return bool(eval(python, {"tgid": tgid, "comm": comm_words}))
+
+
+_comms = st.text(min_size=1).filter(lambda text: len(text.encode()) <= 15 and "\0" not in text)
+
+
+@given(
+    st.lists(st.integers(1, 5), max_size=2),
+    st.lists(_comms, max_size=2),
+    st.integers(1, 5),
+    st.data(),
+)
+def test_a_process_passes_if_its_tgid_and_its_comm_are_listed_where_there_is_a_list(
+    tgids: list[int], comms: list[str], tgid: int, data: st.DataObject
+) -> None:
+    comm = data.draw(st.sampled_from(comms) | _comms if comms else _comms)
+    expected = (not tgids or tgid in tgids) and (not comms or comm in comms)
+    assert passes(Filter(tgids=tuple(tgids), comms=tuple(comms)), tgid, comm.encode()) is expected

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Families as a scraper gets them, and the world that the tests of this folder have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.registry import Collector
+
+from hmm_exporter.kernel.symbols import Symbols
+from hmm_exporter.metrics.labels import Names
+
+# A written symbol table; see tests/unit/kernel/test_symbols.py.
+KALLSYMS = """\
+ffffffff81000000 T _stext
+ffffffff81210000 T hmm_range_fault
+ffffffff81210800 T hmm_range_fault_unlocked_timeout
+ffffffff81220000 T migrate_vma_setup
+ffffffff81230000 T handle_mm_fault
+ffffffff81240000 t do_swap_page
+ffffffff82e00000 b kvmppc_uvmem_pgmap
+ffffffff82e10000 r fake_builtin_ops
+ffffffffc0100000 t svm_migrate_vma_to_vram\t[amdgpu]
+ffffffffc0101000 t svm_range_restore_pages\t[amdgpu]
+ffffffffc0110000 r svm_range_mn_ops\t[amdgpu]
+ffffffffc0200000 t xe_svm_handle_pagefault\t[xe]
+ffffffffc0210000 r vma_userptr_notifier_ops\t[xe]
+ffffffffc0300000 T drm_pagemap_migrate_to_devmem\t[drm_gpusvm_helper]
+ffffffffc0300900 t drm_pagemap_migrate_to_ram\t[drm_gpusvm_helper]
+ffffffffc0310000 r drm_gpusvm_notifier_ops\t[drm_gpusvm_helper]
+ffffffffc0400000 t uvm_hmm_migrate\t[nvidia_uvm]
+ffffffffc0480000 b g_uvm_global\t[nvidia_uvm]
+ffffffffc0500000 t dmirror_migrate_to_device\t[test_hmm]
+ffffffffc0510000 b dmirror_devices\t[test_hmm]
+ffffffffc0600000 b somebodys_pgmap\t[out_of_tree]
+ffffffffc0700000 t bpf_prog_6deef7357e7b4530_leave_hmm_range_fault\t[bpf]
+ffffffffc0701000 t bpf_trampoline_6442542080\t[bpf]
+"""
+
+
+class _Given(Collector):
+    def __init__(self, families: Iterable[Family]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterable[Family]:
+        return self._families
+
+
+def _registry(families: Iterable[Family]) -> CollectorRegistry:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Given(families))
+    return registry
+
+
+def text(families: Iterable[Family]) -> str:
+    """The exposition in Prometheus' text format."""
+    return generate_latest(_registry(families)).decode()
+
+
+def openmetrics(families: Iterable[Family]) -> str:
+    exposition: bytes = generate_openmetrics(_registry(families))  # type: ignore[no-untyped-call]
+    return exposition.decode()
+
+
+def samples(families: Iterable[Family]) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """All samples; a series that stands twice is an error."""
+    found: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+    for family in families:
+        for sample in family.samples:
+            key = (sample.name, frozenset(sample.labels.items()))
+            assert key not in found, f"twice: {key}"
+            found[key] = sample.value
+    return found
+
+
+def names_with(
+    folder: Path,
+    kallsyms: str = KALLSYMS,
+    stacks: Mapping[int, tuple[int, ...]] | None = None,
+    users: Mapping[str, tuple[str, ...]] | None = None,
+    callers: int = 20,
+) -> Names:
+    """Names over a symbol table of the test's."""
+    path = folder / "kallsyms"
+    path.write_text(kallsyms)
+    stack: Callable[[int], tuple[int, ...]] = lambda number: (stacks or {}).get(number, ())  # noqa: E731
+    return Names(Symbols(path), stack, lambda module: (users or {}).get(module, ()), callers)

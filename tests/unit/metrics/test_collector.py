@@ -1,0 +1,511 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of the tables as Prometheus gets them: byte for byte, added up, and within the limit of series."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hmm_exporter.bpf.maps import KeyValues, Row
+from hmm_exporter.catalog import tables
+from hmm_exporter.catalog.metric import Type
+from hmm_exporter.catalog.metrics import METRICS
+from hmm_exporter.catalog.probes import PROBES
+from hmm_exporter.catalog.tables import Table
+from hmm_exporter.catalog.values import (
+    OTHER_COMM,
+    OTHER_ERRNO,
+    OTHER_POINTER,
+    Class,
+    DeviceFunction,
+    Event,
+    Failure,
+    Intent,
+    RangeFunction,
+    Trigger,
+)
+from hmm_exporter.config import Limits, rules_of
+from hmm_exporter.metrics.collector import Collector
+from hmm_exporter.metrics.labels import Names
+from tests.unit.bpf.in_memory import map_set
+from tests.unit.metrics.exposed import names_with, openmetrics, samples, text
+
+ALL = frozenset({probe.name for probe in PROBES} | {"histograms.migration_phases"})
+MIGRATION = frozenset({"migrate_vma_setup", "migrate_vma_pages", "migrate_vma_finalize"})
+HEAP = [0xFFFF888104A30000 + 0x1000 * number for number in range(12)]
+OPS = [0xFFFFFFFFC0110000, 0xFFFFFFFFC0210000, 0xFFFFFFFFC0310000]
+Rows = dict[Table, list[Row]]
+
+
+def comm(name: str) -> bytes:
+    return name.encode().ljust(16, b"\0")
+
+
+def row(table: Table, key: KeyValues, **columns: int | Sequence[int]) -> Row:
+    """A row of a table by its columns' names; a histogram takes its first slots."""
+    words: list[int] = []
+    for value in table.values:
+        given = columns.pop(value.name, 0)
+        filled = [given] if isinstance(given, int) else list(given)
+        words += filled + [0] * (value.words - len(filled))
+    assert not columns
+    return Row(key, tuple(words))
+
+
+def rows_of(*of_tables: tuple[Table, Row]) -> Rows:
+    """All tables; those that are not given are empty, which no real one is."""
+    rows: Rows = {table: [] for table in tables.TABLES}
+    for table, each in of_tables:
+        rows[table].append(each)
+    return rows
+
+
+def collector(folder: Path, attached: frozenset[str], limit: int = 10000, names: Names | None = None) -> Collector:
+    return Collector(attached, names or names_with(folder), limit)
+
+
+HUGE_FAULTS = """\
+# HELP hmm_process_huge_faults_total Faults handled by do_huge_pmd_device_private, by the process that owns the memory.
+# TYPE hmm_process_huge_faults_total counter
+hmm_process_huge_faults_total{comm="other"} 9.007199254740994e+15
+hmm_process_huge_faults_total{comm="say \\"hi\\"\\nand\\\\go"} 3.0
+hmm_process_huge_faults_total{comm="caf\\\\xe9"} 1.0
+# HELP hmm_huge_faults_total CPU faults on a huge page on the device that do_huge_pmd_device_private handled (6.19 and \
+newer); calls that return VM_FAULT_RETRY are hmm_huge_fault_retries_total.
+# TYPE hmm_huge_faults_total counter
+hmm_huge_faults_total 4.0
+# HELP hmm_huge_fault_retries_total Calls of do_huge_pmd_device_private that returned VM_FAULT_RETRY: the first half \
+of nearly every huge fault.
+# TYPE hmm_huge_fault_retries_total counter
+hmm_huge_fault_retries_total 2.0
+# HELP hmm_huge_fault_failures_total Calls of do_huge_pmd_device_private that returned an error, by VM_FAULT code.
+# TYPE hmm_huge_fault_failures_total counter
+hmm_huge_fault_failures_total{fault="VM_FAULT_SIGBUS"} 1.0
+hmm_huge_fault_failures_total{fault="VM_FAULT_OOM"} 0.0
+"""
+
+
+def huge_faults() -> Rows:
+    rows = rows_of(
+        (tables.PROCESS, row(tables.PROCESS, (comm('say "hi"\nand\\go'),), huge_faults=3)),
+        (tables.PROCESS, row(tables.PROCESS, (b"caf\xe9".ljust(16, b"\0"),), huge_faults=1, range_faults=7)),
+        (tables.PROCESS, row(tables.PROCESS, (comm("idle"),), range_faults=7)),
+        (tables.PROCESS, row(tables.PROCESS, (OTHER_COMM,), huge_faults=(1 << 53) + 2)),
+        (tables.FAILURE, row(tables.FAILURE, (0, 2, Failure.huge_fault, 0, 0), calls=1)),
+        (tables.FAILURE, row(tables.FAILURE, (0, 22, Failure.range_fault, 0, 0), calls=5)),
+    )
+    rows[tables.EVENT] = [row(tables.EVENT, (event,), calls=0) for event in Event]
+    rows[tables.EVENT][Event.huge_fault] = row(tables.EVENT, (Event.huge_fault,), calls=4)
+    rows[tables.EVENT][Event.huge_fault_retry] = row(tables.EVENT, (Event.huge_fault_retry,), calls=2)
+    return rows
+
+
+def test_counters_stand_in_the_text_format_byte_for_byte(tmp_path: Path) -> None:
+    made = collector(tmp_path, frozenset({"do_huge_pmd_device_private"}))
+    assert text(made.families(huge_faults())) == HUGE_FAULTS
+    assert made.series == 7
+
+
+def test_counters_stand_in_openmetrics_byte_for_byte(tmp_path: Path) -> None:
+    made = collector(tmp_path, frozenset({"do_huge_pmd_device_private"}))
+    # There, a family is named without _total, and the end is marked.
+    expected = HUGE_FAULTS
+    for name in ("hmm_process_huge_faults", "hmm_huge_faults", "hmm_huge_fault_retries", "hmm_huge_fault_failures"):
+        for comment in ("HELP", "TYPE"):
+            expected = expected.replace(f"# {comment} {name}_total", f"# {comment} {name}")
+    assert openmetrics(made.families(huge_faults())) == expected + "# EOF\n"
+
+
+DEVICE_RANGES = """\
+# HELP hmm_device_range_migrations_total Calls of migrate_device_range and migrate_device_pfns: eviction in xe and \
+nvidia-uvm (which calls it once a page), teardown elsewhere. xe tries up to three times for one eviction.
+# TYPE hmm_device_range_migrations_total counter
+hmm_device_range_migrations_total{function="migrate_device_range"} 7.0
+# HELP hmm_device_range_size_bytes Size of the array given to migrate_device_range or migrate_device_pfns, resident or \
+not, in pages' bytes.
+# TYPE hmm_device_range_size_bytes histogram
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="4096.0"} 2.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="8192.0"} 2.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="16384.0"} 5.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="32768.0"} 5.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="65536.0"} 5.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="131072.0"} 5.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="262144.0"} 5.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="524288.0"} 5.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="1048576.0"} 5.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="2097152.0"} 5.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="4194304.0"} 5.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="8388608.0"} 5.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="16777216.0"} 5.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="33554432.0"} 5.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="67108864.0"} 5.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="134217728.0"} 5.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="268435456.0"} 5.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="536870912.0"} 5.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="1073741824.0"} 5.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="2147483648.0"} 5.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="4294967296.0"} 5.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="8589934592.0"} 5.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="17179869184.0"} 5.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="34359738368.0"} 5.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="68719476736.0"} 6.0
+hmm_device_range_size_bytes_bucket{function="migrate_device_range",le="+Inf"} 7.0
+hmm_device_range_size_bytes_count{function="migrate_device_range"} 7.0
+hmm_device_range_size_bytes_sum{function="migrate_device_range"} 2.06158503936e+11
+"""
+
+
+def device_ranges() -> Rows:
+    size = [2, 0, 3] + [0] * 21 + [1, 1]
+    key = (DeviceFunction.migrate_device_range,)
+    return rows_of(
+        (tables.DEVICE_RANGE, row(tables.DEVICE_RANGE, key, calls=7, bytes=206158503936, size=size)),
+        # The other function's row is there as well, and not watched.
+        (tables.DEVICE_RANGE, row(tables.DEVICE_RANGE, (DeviceFunction.migrate_device_pfns,), calls=1)),
+    )
+
+
+def test_a_histogram_of_sizes_stands_in_the_text_format_byte_for_byte(tmp_path: Path) -> None:
+    made = collector(tmp_path, frozenset({"migrate_device_range"}))
+    assert text(made.families(device_ranges())) == DEVICE_RANGES
+    assert made.series == 1 + 28
+
+
+def test_a_histogram_of_sizes_stands_in_openmetrics_byte_for_byte(tmp_path: Path) -> None:
+    made = collector(tmp_path, frozenset({"migrate_device_range"}))
+    expected = DEVICE_RANGES.replace("# HELP hmm_device_range_migrations_total", "# HELP hmm_device_range_migrations")
+    expected = expected.replace("# TYPE hmm_device_range_migrations_total", "# TYPE hmm_device_range_migrations")
+    assert openmetrics(made.families(device_ranges())) == expected + "# EOF\n"
+
+
+DURATION = """\
+# HELP hmm_range_fault_duration_seconds From entry to return, faults and whole migrations inside included.
+# TYPE hmm_range_fault_duration_seconds histogram
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="9.5367431640625e-07"} 1.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="1.9073486328125e-06"} 1.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="3.814697265625e-06"} 1.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="7.62939453125e-06"} 1.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="1.52587890625e-05"} 1.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="3.0517578125e-05"} 1.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="6.103515625e-05"} 1.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="0.0001220703125"} 1.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="0.000244140625"} 1.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="0.00048828125"} 1.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="0.0009765625"} 1.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="0.001953125"} 3.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="0.00390625"} 3.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="0.0078125"} 3.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="0.015625"} 3.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="0.03125"} 3.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="0.0625"} 3.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="0.125"} 3.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="0.25"} 3.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="0.5"} 3.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="1.0"} 3.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="2.0"} 3.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="4.0"} 3.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="8.0"} 3.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="16.0"} 3.0
+hmm_range_fault_duration_seconds_bucket{driver="amdgpu",function="hmm_range_fault",le="+Inf"} 3.0
+hmm_range_fault_duration_seconds_count{driver="amdgpu",function="hmm_range_fault"} 3.0
+hmm_range_fault_duration_seconds_sum{driver="amdgpu",function="hmm_range_fault"} 0.003000001
+"""
+
+
+def test_a_histogram_of_times_has_seconds_for_bounds_and_an_exact_sum(tmp_path: Path) -> None:
+    names = names_with(tmp_path)
+    names.learn({}, [OPS[0]], [])
+    made = collector(tmp_path, frozenset({"hmm_range_fault"}), names=names)
+    # Two intents of one driver: the histogram does not tell them apart.
+    reads = (OPS[0], RangeFunction.hmm_range_fault, Intent.read)
+    writes = (OPS[0], RangeFunction.hmm_range_fault, Intent.write)
+    rows = rows_of(
+        (tables.RANGE_FAULT, row(tables.RANGE_FAULT, reads, calls=1, duration_ns=1, duration=[1])),
+        (tables.RANGE_FAULT, row(tables.RANGE_FAULT, writes, calls=2, duration_ns=3_000_000, duration=[0] * 11 + [2])),
+    )
+    families = [each for each in made.families(rows) if each.name == "hmm_range_fault_duration_seconds"]
+    assert text(families) == DURATION
+
+
+def test_nanoseconds_become_seconds_and_add_up_before_they_are_divided(tmp_path: Path) -> None:
+    # 0.1 + 0.2 in floating point is not 0.3.
+    rows = rows_of(
+        (tables.PROCESS, row(tables.PROCESS, (comm("a"),), fault_stall_ns=100_000_000)),
+        (
+            tables.PROCESS,
+            row(tables.PROCESS, (comm("a")[:1] + b"\0tail".ljust(15, b"\0"),), fault_stall_ns=200_000_000),
+        ),
+    )
+    found = samples(collector(tmp_path, frozenset({"migrate_vma_finalize"})).families(rows))
+    assert found == {("hmm_process_fault_stall_seconds_total", frozenset({("comm", "a")})): 0.3}
+
+
+def test_rows_that_end_up_with_one_name_are_one_series(tmp_path: Path) -> None:
+    # Two elements of a static object that is nobody's array, and two unknown drivers.
+    names = names_with(tmp_path)
+    owners = [0xFFFFFFFFC0600000, 0xFFFFFFFFC0600040]
+    names.learn(dict.fromkeys(owners, 0), HEAP[:2], [])
+    keys = [(owner, Class.evict, Trigger.syscall) for owner in owners]
+    rows = rows_of(
+        *(
+            (tables.MIGRATION, row(tables.MIGRATION, key, started=2, request_size=[0, 1], requested_bytes=8192))
+            for key in keys
+        ),
+        *((tables.INTERVAL_NOTIFIER, row(tables.INTERVAL_NOTIFIER, (ops,), inserts=5)) for ops in HEAP[:2]),
+    )
+    made = collector(tmp_path, frozenset({"migrate_vma_setup", "mmu_interval_notifier_insert"}), names=names)
+    found = samples(made.families(rows))
+    labels = frozenset({("class", "evict"), ("pgmap_owner", "out_of_tree-somebodys_pgmap")})
+    assert found[("hmm_migrations_started_total", labels | {("trigger", "syscall")})] == 4
+    assert found[("hmm_migration_request_size_bytes_bucket", labels | {("le", "4096.0")})] == 0
+    assert found[("hmm_migration_request_size_bytes_bucket", labels | {("le", "8192.0")})] == 2
+    assert found[("hmm_migration_request_size_bytes_sum", labels)] == 16384
+    assert found[("hmm_interval_notifier_inserts_total", frozenset({("driver", "unknown")}))] == 10
+
+
+def test_a_process_has_a_series_only_for_what_it_did(tmp_path: Path) -> None:
+    process = row(tables.PROCESS, (comm("python3"),), range_faults=3)
+    migration = row(tables.PROCESS_MIGRATION, (comm("python3"), 0, Class.evict), started=1)
+    rows = rows_of((tables.PROCESS, process), (tables.PROCESS_MIGRATION, migration))
+    found = samples(collector(tmp_path, ALL).families(rows))
+    assert {name: value for (name, _), value in found.items() if name.startswith("hmm_process_")} == {
+        "hmm_process_range_faults_total": 3,
+        "hmm_process_migrations_total": 1,
+    }
+
+
+def test_errors_that_a_function_can_return_are_there_at_zero_and_others_when_they_occur(tmp_path: Path) -> None:
+    attached = frozenset({"make_device_exclusive"})
+    rows = rows_of(
+        (tables.FAILURE, row(tables.FAILURE, (0, 14, Failure.device_exclusive, 0, 0), calls=2)),
+        (tables.FAILURE, row(tables.FAILURE, (0, 999, Failure.device_exclusive, 0, 0), calls=1)),
+        (tables.FAILURE, row(tables.FAILURE, (OTHER_POINTER, OTHER_ERRNO, Failure.device_exclusive, 0, 0), calls=3)),
+    )
+    families = collector(tmp_path, attached).families(rows)
+    failures = {
+        dict(labels)["errno"]: value
+        for (name, labels), value in samples(families).items()
+        if name == "hmm_device_exclusive_failures_total"
+    }
+    assert failures == {"EFAULT": 2, "ENOMEM": 0, "EINTR": 0, "EINVAL": 0, "EOPNOTSUPP": 0, "999": 1, "other": 3}
+
+
+def test_both_functions_failures_are_one_process_metric(tmp_path: Path) -> None:
+    # The programs book either function as range_fault there.
+    key = (comm("python3"), 16, Failure.range_fault, 0)
+    rows = rows_of((tables.PROCESS_FAILURE, row(tables.PROCESS_FAILURE, key, calls=4)))
+    for probe in ("hmm_range_fault", "hmm_range_fault_unlocked_timeout"):
+        found = samples(collector(tmp_path, frozenset({probe})).families(rows))
+        labels = frozenset({("comm", "python3"), ("errno", "EBUSY")})
+        assert found[("hmm_process_range_fault_failures_total", labels)] == 4
+
+
+def test_the_functions_failures_stay_apart_on_the_node(tmp_path: Path) -> None:
+    rows = rows_of(
+        (tables.FAILURE, row(tables.FAILURE, (0, 16, Failure.range_fault, 0, 0), calls=4)),
+        (tables.FAILURE, row(tables.FAILURE, (0, 16, Failure.range_fault_unlocked, 0, 0), calls=1)),
+    )
+    found = samples(collector(tmp_path, ALL).families(rows))
+    busy = {
+        dict(labels)["function"]: value
+        for (name, labels), value in found.items()
+        if name == "hmm_range_fault_failures_total" and {("errno", "EBUSY"), ("driver", "unknown")} <= labels
+    }
+    assert busy == {"hmm_range_fault": 4, "hmm_range_fault_unlocked_timeout": 1}
+
+
+def test_families_come_in_the_catalogues_order_each_once(tmp_path: Path) -> None:
+    made = collector(tmp_path, ALL)
+    names = [family.name for family in made.families(rows_of())]
+    assert names == [metric.name.removesuffix("_total") for metric in METRICS]
+
+
+def test_a_collection_says_which_tables_it_reads(tmp_path: Path) -> None:
+    assert set(collector(tmp_path, frozenset({"migrate_device_range"})).tables) == {tables.DEVICE_RANGE}
+    own = {tables.OWNER, tables.DRIVER, tables.LOSS, tables.PROBE_CALL, tables.OVERFLOW}
+    assert set(collector(tmp_path, ALL).tables) == set(tables.TABLES) - own
+
+
+def started_rows(counts: Mapping[int, int]) -> Rows:
+    """One label set for each owner: an address and its calls. The overflow row is there, as always."""
+    keys = [(OTHER_POINTER, 0)] + list(counts.items())
+    return rows_of(
+        *((tables.INTERVAL_NOTIFIER, row(tables.INTERVAL_NOTIFIER, (ops,), inserts=calls)) for ops, calls in keys)
+    )
+
+
+def inserts(made: Collector, counts: Mapping[int, int]) -> dict[str, float]:
+    found = samples(made.families(started_rows(counts)))
+    return {
+        dict(labels)["driver"]: value
+        for (name, labels), value in found.items()
+        if name == "hmm_interval_notifier_inserts_total"
+    }
+
+
+DRIVERS = {"amdgpu": OPS[0], "xe": OPS[1], "drm_gpusvm_helper": OPS[2]}
+
+
+@pytest.fixture
+def crowded(tmp_path: Path) -> Collector:
+    """Room for what is always there and one driver more: `other` inserts, four errors, and `other` of a process."""
+    names = names_with(tmp_path)
+    names.learn({}, OPS, [])
+    return collector(tmp_path, frozenset({"mmu_interval_notifier_insert"}), limit=7, names=names)
+
+
+def test_a_label_set_beyond_the_limit_is_booked_as_other_and_counted_there(crowded: Collector) -> None:
+    assert inserts(crowded, {OPS[0]: 5, OPS[1]: 7, OPS[2]: 1}) == {"amdgpu": 5, "other": 8}
+    assert crowded.series == 6
+
+
+def test_a_label_set_keeps_the_place_that_it_has(crowded: Collector) -> None:
+    assert inserts(crowded, {OPS[1]: 7}) == {"xe": 7, "other": 0}
+    assert inserts(crowded, {OPS[0]: 5, OPS[1]: 8}) == {"xe": 8, "other": 5}
+
+
+def test_a_label_set_that_is_other_stays_other_even_when_there_is_room(crowded: Collector) -> None:
+    assert inserts(crowded, {OPS[0]: 5, OPS[1]: 7}) == {"amdgpu": 5, "other": 7}
+    assert inserts(crowded, {OPS[1]: 8}) == {"other": 8}
+    assert inserts(crowded, {OPS[1]: 8, OPS[2]: 1}) == {"drm_gpusvm_helper": 1, "other": 8}
+
+
+def test_a_label_set_that_ended_is_decided_anew(crowded: Collector) -> None:
+    assert inserts(crowded, {OPS[0]: 5, OPS[1]: 7}) == {"amdgpu": 5, "other": 7}
+    assert inserts(crowded, {}) == {"other": 0}
+    assert inserts(crowded, {OPS[1]: 1}) == {"xe": 1, "other": 0}
+
+
+def test_what_always_exists_fits_into_the_smallest_limit_that_the_configuration_allows(tmp_path: Path) -> None:
+    # limits.series is a hard ceiling: a smaller one could not be kept.
+    with map_set() as (_, maps):
+        made = collector(tmp_path, ALL, limit=0)
+        made.families({table: maps.read(table) for table in tables.TABLES})
+        assert made.series <= rules_of(Limits)["series"].low
+
+
+WATCHED = frozenset({"migrate_vma_setup", "hmm_range_fault", "mmu_interval_notifier_insert"})
+
+_migrations = st.tuples(
+    st.just(tables.MIGRATION),
+    st.tuples(st.sampled_from([0, *HEAP]), st.sampled_from(Class), st.sampled_from(Trigger)),
+    st.fixed_dictionaries(
+        {"started": st.integers(1, 9), "requested_bytes": st.integers(0, 9), "request_size": st.just([1])}
+    ),
+)
+_of_processes = st.tuples(
+    st.just(tables.PROCESS_MIGRATION),
+    st.tuples(
+        st.sampled_from([comm(f"p{number}") for number in range(20)]), st.sampled_from(HEAP), st.sampled_from(Class)
+    ),
+    st.fixed_dictionaries({"started": st.integers(0, 5)}),
+)
+_range_faults = st.tuples(
+    st.just(tables.RANGE_FAULT),
+    st.tuples(st.sampled_from([0, *OPS]), st.just(RangeFunction.hmm_range_fault), st.sampled_from(Intent)),
+    st.fixed_dictionaries({"calls": st.integers(1, 9), "bytes": st.integers(0, 9), "size": st.just([0, 1])}),
+)
+_busy = st.tuples(
+    st.just(tables.EBUSY),
+    st.tuples(st.sampled_from(OPS), st.integers(0, 30), st.just(RangeFunction.hmm_range_fault)),
+    st.fixed_dictionaries({"calls": st.integers(1, 9)}),
+)
+_failures = st.tuples(
+    st.just(tables.FAILURE),
+    st.tuples(
+        st.sampled_from(HEAP), st.just(22), st.just(Failure.migration), st.sampled_from(Class), st.sampled_from(Trigger)
+    ),
+    st.fixed_dictionaries({"calls": st.integers(1, 9)}),
+)
+_events = st.lists(st.one_of(_migrations, _of_processes, _range_faults, _busy, _failures), max_size=25)
+
+# Metric, without its open labels, to the table and column that it sums.
+NAIVE = {
+    "hmm_migrations_started_total": (tables.MIGRATION, "started", ("class", "trigger")),
+    "hmm_migration_requested_bytes_total": (tables.MIGRATION, "requested_bytes", ("class", "trigger")),
+    "hmm_migration_request_size_bytes_sum": (tables.MIGRATION, "requested_bytes", ("class",)),
+    "hmm_migration_request_size_bytes_count": (tables.MIGRATION, "request_size", ("class",)),
+    "hmm_process_migrations_total": (tables.PROCESS_MIGRATION, "started", ("class",)),
+    "hmm_range_faults_total": (tables.RANGE_FAULT, "calls", ("function", "intent")),
+    "hmm_range_fault_size_bytes_count": (tables.RANGE_FAULT, "size", ("function",)),
+    "hmm_range_fault_ebusy_callers_total": (tables.EBUSY, "calls", ()),
+    "hmm_migration_failures_total": (tables.FAILURE, "calls", ("class", "trigger")),
+}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(_events, min_size=1, max_size=4), st.integers(80, 400))
+def test_whatever_happens_totals_are_exact_no_series_decreases_and_the_limit_holds(
+    tmp_path_factory: pytest.TempPathFactory, scrapes: list[list[tuple[Table, KeyValues, dict[str, int]]]], room: int
+) -> None:
+    names = names_with(tmp_path_factory.getbasetemp(), stacks={})
+    truth: Counter[tuple[str, tuple[str, ...]]] = Counter()
+    with map_set() as (bpf, maps):
+        empty = collector(tmp_path_factory.getbasetemp(), WATCHED)
+        empty.families({table: maps.read(table) for table in tables.TABLES})
+        limit = empty.series + room
+        made = collector(tmp_path_factory.getbasetemp(), WATCHED, limit, names)
+        before: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+        for events in scrapes:
+            for table, key, columns in events:
+                bpf.book(table, key, **columns)
+                _count(truth, table, key, columns)
+            names.learn(dict.fromkeys(HEAP, 0), OPS, range(31))
+            found = samples(made.families({table: maps.read(table) for table in tables.TABLES}))
+            assert _by_closed_labels(found) == truth
+            assert made.series == len(found) <= limit
+            assert {series: value for series, value in before.items() if found.get(series, -1) < value} == {}
+            before = found
+
+
+def _count(
+    truth: Counter[tuple[str, tuple[str, ...]]], table: Table, key: KeyValues, columns: Mapping[str, int]
+) -> None:
+    fields = dict(zip((each.name for each in table.keys), key))
+    for name, (its_table, column, closed) in NAIVE.items():
+        if its_table is table:
+            amount = columns[column]
+            labels = tuple(getattr(fields[label], "name", "") for label in closed)
+            truth[(name, labels)] += amount if isinstance(amount, int) else sum(amount)
+
+
+def _by_closed_labels(
+    found: Mapping[tuple[str, frozenset[tuple[str, str]]], float],
+) -> Counter[tuple[str, tuple[str, ...]]]:
+    sums: Counter[tuple[str, tuple[str, ...]]] = Counter()
+    for (name, labels), value in found.items():
+        if name in NAIVE:
+            sums[(name, tuple(dict(labels)[label] for label in NAIVE[name][2]))] += int(value)
+    return sums
+
+
+@given(st.lists(st.integers(0, 1 << 40), min_size=26, max_size=26), st.integers(0, 1 << 53))
+def test_a_histogram_is_cumulative_and_its_last_bucket_is_its_count(
+    tmp_path_factory: pytest.TempPathFactory, slots: list[int], total: int
+) -> None:
+    each = row(tables.DEVICE_RANGE, (DeviceFunction.migrate_device_range,), bytes=total, size=slots)
+    made = collector(tmp_path_factory.getbasetemp(), frozenset({"migrate_device_range"}))
+    found = samples(made.families(rows_of((tables.DEVICE_RANGE, each))))
+    buckets = {
+        dict(labels)["le"]: value for (name, labels), value in found.items() if name.endswith("_size_bytes_bucket")
+    }
+    in_order = [value for _, value in sorted(buckets.items(), key=lambda bucket: float(bucket[0]))]
+    assert in_order == [float(sum(slots[: at + 1])) for at in range(26)]
+    labels = frozenset({("function", "migrate_device_range")})
+    assert found[("hmm_device_range_size_bytes_count", labels)] == buckets["+Inf"] == sum(slots)
+    assert found[("hmm_device_range_size_bytes_sum", labels)] == total
+
+
+def test_every_histogram_of_the_catalogue_has_25_finite_bounds_in_the_exposition(tmp_path: Path) -> None:
+    with map_set() as (_, maps):
+        families = collector(tmp_path, ALL).families({table: maps.read(table) for table in tables.TABLES})
+    histograms = {metric.name for metric in METRICS if metric.type is Type.HISTOGRAM}
+    for family in families:
+        if family.name in histograms:
+            bounds = {sample.labels["le"] for sample in family.samples if sample.name.endswith("_bucket")}
+            assert len(bounds) == 26, family.name

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A scrape as a whole, over maps in memory: what is in it, what never is, and that names hold still."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hmm_exporter.bpf.attach import Attachments, Program
+from hmm_exporter.bpf.maps import MapSet
+from hmm_exporter.bpf.plan import ATTACHED, DISABLED, Outcome
+from hmm_exporter.catalog import tables, values
+from hmm_exporter.catalog.metrics import METRICS
+from hmm_exporter.catalog.probes import GROUPS, PROBES
+from hmm_exporter.catalog.values import Class, Failure, Intent, RangeFunction, Trigger
+from hmm_exporter.config import Config, Histograms, Probes
+from hmm_exporter.kernel.symbols import Symbols
+from hmm_exporter.metrics.books import IN_MIGRATION
+from hmm_exporter.metrics.idle import Idle
+from hmm_exporter.metrics.scrape import Scrape
+from tests.unit.bpf import kernels
+from tests.unit.bpf.in_memory import Bpf, map_set
+from tests.unit.metrics.exposed import KALLSYMS, openmetrics, samples, text
+
+OWNER, SECOND = 0xFFFF888104A30000, 0xFFFF888104A31000
+OPS = 0xFFFFFFFFC0110000
+AMDGPU_FRAME = 0xFFFFFFFFC0100040
+COMM = b"python3".ljust(16, b"\0")
+TTL = 3600.0
+
+GAUGES = {
+    "hmm_pgmap_owner_info": {"pgmap_owner", "driver"},
+    "hmm_exporter_build_info": {"version", "python", "bcc"},
+    "hmm_exporter_kernel_info": {"release", "btf", "lockdown", "device_private"},
+    "hmm_exporter_probe_attached": {"probe"},
+    "hmm_exporter_probe_info": {"probe", "function", "kind", "state"},
+    "hmm_exporter_map_entries": {"map"},
+    "hmm_exporter_map_capacity": {"map"},
+    "hmm_exporter_series": set[str](),
+    "hmm_exporter_series_limit": set[str](),
+    "hmm_exporter_migrations_in_flight": set[str](),
+    "hmm_exporter_books_balanced": set[str](),
+    "hmm_exporter_collect_duration_seconds": set[str](),
+    "hmm_exporter_ready_duration_seconds": set[str](),
+}
+COUNTERS = {
+    "hmm_exporter_probe_missed": {"probe"},
+    "hmm_exporter_label_overflow_events": {"map"},
+    "hmm_exporter_migrations_abandoned": set[str](),
+}
+"""The contract, without what is there only while BPF statistics are on."""
+
+
+class World:
+    """A scrape over maps that programs of the test's fill."""
+
+    def __init__(self, bpf: Bpf, maps: MapSet | None, folder: Path, config: Config | None = None) -> None:
+        """The programs' descriptors are the maps': what the kernel says of them is that they never ran."""
+        self.bpf = bpf
+        self.config = config or Config()
+        path = folder / "kallsyms"
+        path.write_text(KALLSYMS)
+        self.kernel = replace(kernels.kernel(), symbols=Symbols(path), lockdown="none")
+        self.attachments = Attachments()
+        self.attachments.maps = maps
+        self.attachments.bcc = "0.26.0"
+        for probe in PROBES:
+            on = self.config.probes.groups[probe.group]
+            kind = ("fentry" if probe.entry else "fexit") if on else "none"
+            self.attachments.outcomes.append(Outcome(probe, probe.name, ATTACHED if on else DISABLED, kind))
+            if on and maps:
+                self.attachments.programs.append(Program(probe.name, probe.programs[0], kind, maps.fds["owner_map"]))
+        self.scrape = Scrape(self.kernel, self.config, self.attachments, ready_seconds=2.5)
+
+    def owner_with_rows(self, owner: int) -> None:
+        self.bpf.keep_stack(5, 0xFFFFFFFF81220123, AMDGPU_FRAME)
+        self.bpf.book(tables.OWNER, (owner,), stack=5)
+        self.bpf.book(tables.MIGRATION, (owner, Class.evict, Trigger.kthread), started=3, empty=3)
+
+    def owners(self) -> dict[str, float]:
+        """Migrations started, by owner."""
+        sums: dict[str, float] = {}
+        for (name, labels), value in samples(self.scrape.collect()).items():
+            if name == "hmm_migrations_started_total":
+                owner = dict(labels)["pgmap_owner"]
+                sums[owner] = sums.get(owner, 0) + value
+        return sums
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with map_set() as (bpf, maps):
+        yield World(bpf, maps, tmp_path)
+
+
+@pytest.fixture
+def everything(tmp_path: Path) -> Iterator[World]:
+    """All groups and histograms are on."""
+    groups = {group.name: True for group in GROUPS}
+    config = Config(probes=Probes(groups=groups), histograms=Histograms(migration_phases=True))
+    with map_set() as (bpf, maps):
+        yield World(bpf, maps, tmp_path, config)
+
+
+def test_the_exposition_has_the_metrics_of_the_contract_and_no_others(everything: World) -> None:
+    everything.owner_with_rows(OWNER)
+    families = {family.name: family for family in everything.scrape.collect()}
+    of_the_kernel = {metric.name.removesuffix("_total") for metric in METRICS}
+    assert set(families) == of_the_kernel | set(GAUGES) | set(COUNTERS)
+    for name, labels in (GAUGES | COUNTERS).items():
+        assert families[name].type == ("counter" if name in COUNTERS else "gauge")
+        assert {frozenset(sample.labels) for sample in families[name].samples} == {frozenset(labels)}, name
+
+
+def test_no_name_and_no_series_stands_twice(everything: World) -> None:
+    everything.owner_with_rows(OWNER)
+    families = list(everything.scrape.collect())
+    assert len({family.name for family in families}) == len(families)
+    samples(families)
+
+
+def test_every_family_has_a_help_text_of_one_line(everything: World) -> None:
+    for family in everything.scrape.collect():
+        assert family.documentation.isprintable()
+        assert len(family.documentation) > 10
+
+
+def test_a_histogram_that_is_not_kept_is_absent_and_not_zero(world: World) -> None:
+    """histograms.migration_phases is off by default, and nothing is counted there."""
+    assert "hmm_migration_phase_duration_seconds" not in {family.name for family in world.scrape.collect()}
+
+
+def test_a_histogram_that_is_kept_is_there(everything: World) -> None:
+    key = (Class.evict, values.PHASES.index("commit"))
+    everything.bpf.book(tables.MIGRATION_PHASE, key, ns=3_000_000, duration=[0] * 12 + [1])
+    found = samples(everything.scrape.collect())
+    labels = frozenset({("class", "evict"), ("phase", "commit")})
+    assert found[("hmm_migration_phase_duration_seconds_sum", labels)] == 0.003
+    assert found[("hmm_migration_phase_duration_seconds_count", labels)] == 1
+
+
+def test_the_series_of_hmm_metrics_are_counted(world: World) -> None:
+    world.owner_with_rows(OWNER)
+    families = list(world.scrape.collect())
+    own = ("hmm_exporter_", "hmm_pgmap_owner_info")
+    series = sum(len(family.samples) for family in families if not family.name.startswith(own))
+    assert samples(families)[("hmm_exporter_series", frozenset())] == series
+
+
+def test_a_node_with_8_gpus_and_50_processes_has_1500_series_at_most(world: World) -> None:
+    """All GPUs have one owner, as with amdgpu in a hive, nvidia-uvm, and xe with a fast interconnect."""
+    world.owner_with_rows(OWNER)
+    for each, trigger in (
+        (Class.prefetch, Trigger.syscall),
+        (Class.prefetch, Trigger.kthread),
+        (Class.fault_back, Trigger.cpu_fault),
+        (Class.fault_back, Trigger.nested),
+    ):
+        world.bpf.book(tables.MIGRATION, (OWNER, each, trigger), started=1, completed=1)
+    world.bpf.book(tables.DRIVER, (OPS,))
+    world.bpf.book(tables.INTERVAL_NOTIFIER, (OPS,), inserts=50)
+    for intent in (Intent.read, Intent.write):
+        world.bpf.book(tables.RANGE_FAULT, (OPS, RangeFunction.hmm_range_fault, intent), calls=50)
+    world.bpf.book(tables.FAILURE, (OPS, 16, Failure.range_fault, 0, 0), calls=3)
+    for stack in range(3):
+        world.bpf.book(tables.EBUSY, (OPS, stack, RangeFunction.hmm_range_fault), calls=1)
+    for number in range(50):
+        process = f"worker-{number}".encode().ljust(16, b"\0")
+        counted = dict.fromkeys(("fault_stall_ns", "range_faults", "interval_notifier_inserts"), 1)
+        world.bpf.book(tables.PROCESS, (process,), interval_notifier_removes=1, **counted)
+        for each in (Class.prefetch, Class.fault_back):
+            world.bpf.book(tables.PROCESS_MIGRATION, (process, OWNER, each), started=1, requested_bytes=4096)
+        world.bpf.book(tables.PROCESS_FAILURE, (process, 16, Failure.range_fault, 0), calls=1)
+    assert sum(len(family.samples) for family in world.scrape.collect()) <= 1500
+
+
+def test_without_maps_there_are_the_facts_alone(tmp_path: Path) -> None:
+    names = {family.name for family in World(Bpf(), None, tmp_path).scrape.collect()}
+    assert names == {
+        "hmm_exporter_build_info",
+        "hmm_exporter_kernel_info",
+        "hmm_exporter_probe_attached",
+        "hmm_exporter_probe_info",
+        "hmm_exporter_series",
+        "hmm_exporter_series_limit",
+        "hmm_exporter_collect_duration_seconds",
+        "hmm_exporter_ready_duration_seconds",
+    }
+
+
+def test_the_books_are_told(world: World) -> None:
+    world.owner_with_rows(OWNER)
+    world.bpf.book(tables.MIGRATION, (OWNER, Class.evict, Trigger.kthread), started=2)
+    world.bpf.enter(1, IN_MIGRATION, 1 << 62)
+    world.bpf.book(tables.LOSS, (0,), events=1)
+    found = samples(world.scrape.collect())
+    assert [found[(f"hmm_exporter_{name}", frozenset())] for name in ("migrations_in_flight", "books_balanced")] == [
+        1,
+        1,
+    ]
+    assert found[("hmm_exporter_migrations_abandoned_total", frozenset())] == 1
+    world.bpf.leave(1)
+    assert samples(world.scrape.collect())[("hmm_exporter_books_balanced", frozenset())] == 0
+
+
+def test_an_owner_keeps_its_name_from_scrape_to_scrape(world: World) -> None:
+    world.owner_with_rows(OWNER)
+    assert world.owners() == {"other": 0, "amdgpu-1": 3}
+    world.owner_with_rows(SECOND)
+    world.bpf.book(tables.MIGRATION, (OWNER, Class.evict, Trigger.kthread), started=1, empty=1)
+    assert {name: count for name, count in world.owners().items() if count} == {"amdgpu-1": 4, "amdgpu-2": 3}
+
+
+def test_an_owner_that_is_admitted_while_the_maps_are_read_is_not_called_unknown_for_once(world: World) -> None:
+    """Its row would be in one series in this scrape and in another one from the next on."""
+
+    def first_migration(name: str) -> None:
+        if name == "migration_map":
+            world.bpf.before_read = lambda name: None
+            world.owner_with_rows(OWNER)
+
+    world.owners()
+    world.bpf.before_read = first_migration
+    during = {name: count for name, count in world.owners().items() if count}
+    assert during in ({}, {"amdgpu-1": 3})
+    assert {name: count for name, count in world.owners().items() if count} == {"amdgpu-1": 3}
+
+
+def test_a_driver_that_is_admitted_while_the_maps_are_read_is_not_called_unknown_for_once(world: World) -> None:
+    def first_insert(name: str) -> None:
+        if name == "interval_notifier_map":
+            world.bpf.before_read = lambda name: None
+            world.bpf.book(tables.DRIVER, (OPS,))
+            world.bpf.book(tables.INTERVAL_NOTIFIER, (OPS,), inserts=3)
+
+    world.bpf.before_read = first_insert
+    found = samples(world.scrape.collect())
+    assert ("hmm_interval_notifier_inserts_total", frozenset({("driver", "unknown")})) not in found
+
+
+def with_clock(world: World) -> list[float]:
+    """The time that idleness is measured by, to be moved by the test."""
+    now = [5000.0]
+    assert world.attachments.maps
+    world.scrape._idle = Idle(world.attachments.maps, TTL, lambda: now[0])
+    return now
+
+
+def test_an_owner_that_was_swept_is_gone_from_all_series_and_a_later_one_has_another_name(world: World) -> None:
+    now = with_clock(world)
+    world.owner_with_rows(OWNER)
+    world.bpf.book(tables.FAILURE, (OWNER, 22, Failure.migration, Class.evict, Trigger.kthread), calls=0)
+    world.scrape.sweep()
+    assert '"amdgpu-1"' in text(world.scrape.collect())
+    now[0] += TTL
+    world.scrape.sweep()
+    after = text(world.scrape.collect())
+    assert '"amdgpu' not in after
+    assert "hmm_exporter_books_balanced 1.0" in after
+    world.owner_with_rows(OWNER)
+    assert world.owners()["amdgpu-2"] == 3
+
+
+def test_what_was_swept_stays_in_the_counts_of_abandoned_migrations(world: World) -> None:
+    with_clock(world)
+    world.owner_with_rows(OWNER)
+    world.bpf.book(tables.MIGRATION, (OWNER, Class.evict, Trigger.kthread), started=1)
+    world.bpf.enter(1, IN_MIGRATION, 0)
+    world.scrape.sweep()
+    found = samples(world.scrape.collect())
+    assert found[("hmm_exporter_migrations_abandoned_total", frozenset())] == 1
+    assert found[("hmm_exporter_books_balanced", frozenset())] == 1
+
+
+def test_a_scrape_without_maps_has_nothing_to_sweep(tmp_path: Path) -> None:
+    World(Bpf(), None, tmp_path).scrape.sweep()
+
+
+def test_a_read_that_fails_leaves_no_half_exposition(world: World) -> None:
+    def fail(name: str) -> None:
+        if name == "overflow_map":
+            raise OSError(12, "Cannot allocate memory")
+
+    world.bpf.before_read = fail
+    with pytest.raises(OSError, match="Cannot allocate"):
+        world.scrape.collect()
+    world.bpf.before_read = lambda name: None
+    assert list(world.scrape.collect())
+
+
+_pointers = st.integers(0xFFFF_8000_0000_0000, 0xFFFF_FFFF_FFFF_FFF0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    owners=st.lists(_pointers, max_size=4, unique=True),
+    drivers=st.lists(_pointers, max_size=4, unique=True),
+    frames=st.lists(st.one_of(_pointers, st.sampled_from([AMDGPU_FRAME, 0xFFFFFFFF81210123])), max_size=5),
+    near=st.sampled_from([0xFFFFFFFFC0510000, 0xFFFFFFFFC0480000, 0xFFFFFFFF82E00000, 0xFFFFFFFFC0600000]),
+    offset=st.integers(0, 0xFFFF),
+)
+def test_no_pointer_is_ever_in_the_output(
+    tmp_path_factory: pytest.TempPathFactory,
+    owners: list[int],
+    drivers: list[int],
+    frames: list[int],
+    near: int,
+    offset: int,
+) -> None:
+    owners = [*owners, near + offset]
+    with map_set() as (bpf, maps):
+        world = World(bpf, maps, tmp_path_factory.getbasetemp())
+        bpf.keep_stack(5, *frames)
+        for owner in owners:
+            bpf.book(tables.OWNER, (owner,), stack=5)
+            bpf.book(tables.MIGRATION, (owner, Class.evict, Trigger.kthread), started=1)
+            bpf.book(tables.FAILURE, (owner, 22, Failure.migration, Class.evict, Trigger.kthread), calls=1)
+            bpf.book(tables.PROCESS_MIGRATION, (COMM, owner, Class.evict), started=1)
+        for ops in drivers:
+            bpf.book(tables.DRIVER, (ops,))
+            bpf.book(tables.RANGE_FAULT, (ops, 0, 0), calls=1)
+            bpf.book(tables.EBUSY, (ops, 5, 0), calls=1)
+            bpf.book(tables.FAILURE, (ops, 16, Failure.range_fault, 0, 0), calls=1)
+        families = list(world.scrape.collect())
+        shown = (text(families) + openmetrics(families) + repr(families)).lower()
+    for pointer in {*owners, *drivers, *frames}:
+        for form in (f"{pointer:x}", str(pointer), repr(float(pointer)), f"{pointer:o}", str(pointer - (1 << 64))):
+            assert form not in shown
+    assert "0xffff" not in shown
