@@ -35,9 +35,10 @@ def choose(kernel: Kernel, config: Config) -> tuple[Plan, list[Outcome]]:
     """The plan for the probes that can be tried, and the outcome of all others."""
     choices = {probe.name: _choose(probe, kernel, config) for probe in PROBES}
     for probe in PROBES:
-        required = choices.get(probe.requires)
-        if isinstance(required, Outcome) and isinstance(choices[probe.name], Target):
-            choices[probe.name] = replace(required, probe=probe, reason=f"needs {probe.requires}: {required.reason}")
+        required, own = choices.get(probe.requires), choices[probe.name]
+        if isinstance(required, Outcome) and isinstance(own, Target):
+            reason = f"needs {probe.requires}: {required.reason}"
+            choices[probe.name] = replace(required, probe=probe, function=own.function, reason=reason)
     targets = [choice for choice in choices.values() if isinstance(choice, Target)]
     return _plan(targets, kernel, config), [choice for choice in choices.values() if isinstance(choice, Outcome)]
 
