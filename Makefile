@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+# Each target first installs what it lacks, and says so: packages of Debian or Ubuntu (as root),
+# Python packages into .venv, the simulator. Once that is done, no target needs the network.
+
+# The system's own: bcc is made for it, and a Python from elsewhere may lack what a venv needs.
+PYTHON = /usr/bin/python3
+SHELL_SCRIPTS = $(wildcard .ci/run scripts/*.sh tests/*/*.sh deploy/*/*.sh)
+PROMTOOL = $(or $(shell command -v promtool 2>/dev/null),.venv/bin/promtool)
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile
+
+demo: setup ## the exporter on the simulator, at http://127.0.0.1:10466/metrics
+	@scripts/demo.sh
+
+run: setup ## the exporter on this machine's kernel, with the defaults
+	@.venv/bin/hmm-exporter --config.file config.example.yaml
+
+test: setup $(PROMTOOL) ## the tests that need no other kernel than this machine's: a few minutes
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" pytest tests/unit tests/bpf
+
+test-lab: setup lab-packages ## the tests on a real HMM driver, in an emulated machine
+	@.venv/bin/pytest tests/lab
+
+lint: setup lint-packages .venv/lint ## ruff, mypy, shellcheck
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy --strict hmm_exporter tests
+	@shellcheck --severity=warning $(SHELL_SCRIPTS)
+
+format: .venv/lint ## ruff's fixes and format
+	@.venv/bin/ruff check --fix
+	@.venv/bin/ruff format
+
+clean: ## removes all of this again, but for packages and the lab's image in ~/.cache
+	@rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -prune -exec rm -r {} +
+	@$(MAKE) -s -C tests/simulator clean
+
+setup: packages .venv/package
+	@$(MAKE) -s -C tests/simulator
+
+packages:
+	@scripts/debian.sh install python3-venv python3-bpfcc gcc libc6-dev binutils
+
+lab-packages:
+	@scripts/debian.sh install qemu-system-x86 mmdebstrap e2fsprogs util-linux debian-archive-keyring
+
+lint-packages:
+	@scripts/debian.sh install shellcheck
+
+.venv/bin/pip: | packages
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "$(PYTHON) is older than 3.10")'
+	@$(PYTHON) -m venv .venv
+
+.venv/package: pyproject.toml | .venv/bin/pip
+	@echo "installing into .venv: hmm-exporter (editable), what it needs, and what its tests need"
+	@.venv/bin/pip install --quiet --editable '.[test]'
+	@touch $@
+
+.venv/lint: pyproject.toml | .venv/package
+	@echo "installing into .venv: what make lint needs"
+	@.venv/bin/pip install --quiet --editable '.[lint]'
+	@touch $@
+
+# Unpacked, because to install Debian 12's package of it would start a Prometheus.
+.venv/bin/promtool: | .venv/bin/pip
+	@scripts/debian.sh unpack usr/bin/promtool $@ promtool prometheus
+
+.PHONY: help demo run test test-lab lint format clean setup packages lab-packages lint-packages
+# apt-get and pip take one caller at a time.
+.NOTPARALLEL:
