@@ -65,7 +65,7 @@ echo "command line: bad ones are refused"
 
 steps=$("$sim" run --seconds 3 --rate 400 | sed 's/.* \([0-9]*\) events.*/\1/')
 [ "$steps" -gt 1000 ] && [ "$steps" -lt 1400 ] || fail "$steps events in 3 s at 400/s"
-"$sim" list | while read -r name about; do
+"$sim" list | while read -r name _; do
 	"$sim" run --seconds 0.2 --rate 300 --scenario "$name" > /dev/null || fail "scenario $name"
 done
 "$sim" run > "$work/out" &
