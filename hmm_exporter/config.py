@@ -179,8 +179,8 @@ class Maps:
     # One entry for each thread inside a migration at one moment; all are preallocated, at about
     # 128 bytes: 1,048,576 are 128 MiB, for a machine with that many threads at it.
     threads: int = field(default=8192, metadata=_rule("threads inside a migration at a time", low=64, high=1048576))
-    # About 1 KiB each (127 frames): 16384 are 16 MiB.
-    stacks: int = field(default=512, metadata=_rule("kernel stacks that met EBUSY", low=16, high=16384))
+    # About 4 KiB each, because most slots stay empty: 4096 are 17 MiB.
+    stacks: int = field(default=1024, metadata=_rule("kernel stacks that met EBUSY", low=16, high=4096))
     failures: int = field(default=1024, metadata=_rule("label sets of failures, with errno", low=64, high=65536))
 
 

@@ -34,6 +34,10 @@ CPUS_PER_SHARD = 32
 MOST_SHARDS = 8
 
 _PUT_BACK_ATTEMPTS = 10
+_STACK_BYTES = 32 * 8
+"""The innermost 32 return addresses: the caller and its driver are among the first dozen."""
+_SLOTS_PER_STACK = 16
+"""A stack's slot is its hash, and a second one for the same slot is refused (kernel/bpf/stackmap.c)."""
 _CHUNK = 128
 """Rows read at a time: large buffers would stay in the daemon's memory."""
 
@@ -109,15 +113,14 @@ class MapSet:
         self._values = {table: struct.Struct(f"<{row_words(table, shards)}Q") for table in tables.TABLES}
         self.capacity = {table: capacity(table, limits, maps) for table in tables.TABLES}
         self._thread_bytes = compiled["thread_map"].value_bytes
-        self._stack_bytes = compiled["stack_map"].value_bytes
         self.threads = maps.threads
-        self.stacks = 1 << (maps.stacks - 1).bit_length()
+        self.stacks = _SLOTS_PER_STACK * maps.stacks
         self.fds: dict[str, int] = {}
         try:
             for table in tables.TABLES:
                 self._create_table(table, compiled[f"{table.name}_map"])
             self._create("thread_map", syscall.MAP_HASH, 4, self._thread_bytes, self.threads)
-            self._create("stack_map", syscall.MAP_STACK_TRACE, 4, self._stack_bytes, self.stacks)
+            self._create("stack_map", syscall.MAP_STACK_TRACE, 4, _STACK_BYTES, self.stacks)
             self._create("zero_map", syscall.MAP_ARRAY, 4, compiled["zero_map"].value_bytes, 1)
             self._insert_known_rows()
         except OSError as error:
@@ -189,7 +192,7 @@ class MapSet:
     def stack(self, stack_id: int) -> tuple[int, ...]:
         """Return addresses, innermost first; empty if there is no such stack."""
         try:
-            value = syscall.map_lookup(self.fds["stack_map"], struct.pack("<I", stack_id), self._stack_bytes)
+            value = syscall.map_lookup(self.fds["stack_map"], struct.pack("<I", stack_id), _STACK_BYTES)
         except OSError:
             return ()
         return tuple(itertools.takewhile(bool, struct.unpack(f"<{len(value) // 8}Q", value)))

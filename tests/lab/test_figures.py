@@ -54,7 +54,8 @@ def test_figures_are_the_predicted_ones(exporter: GuestExporter, machine: Virtua
 
     assert outcome.passed == ((of.test, of.huge_pages) not in prediction.FAILS and of.test not in prediction.SKIPS)
     if of.test in prediction.RACES:
-        assert moved(since, "hmm_range_fault_failures_total").total() == of.number("range_fault.EFAULT")
+        assert {dict(its)["errno"] for its in moved(since, "hmm_range_fault_failures_total")} <= {"EFAULT"}
+        check_books(after, since)
         return
     for metric, counts in prediction.counters(of).items():
         assert moved(since, metric) == counts, metric

@@ -52,7 +52,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert (config.log.level, config.log.format) == ("info", "logfmt")
     assert (config.filter.tgids, config.filter.comms, config.probes.exclude) == ((), (), ())
     assert dataclasses.astuple(config.limits) == (16, 16, 64, 20, 10000, 3600.0)
-    assert dataclasses.astuple(config.maps) == (8192, 512, 1024)
+    assert dataclasses.astuple(config.maps) == (8192, 1024, 1024)
     assert config.histograms.migration_phases is False
     assert (config.loader.python, config.loader.timeout) == ("/usr/bin/python3", 60.0)
     assert config.simulator is None

@@ -27,7 +27,7 @@ from hmm_exporter.catalog.tables import Kind, Table
 from hmm_exporter.config import Limits, Maps
 from tests.unit.bpf import c_text, kernels
 
-STACK_BYTES = 127 * 8
+STACK_BYTES = 32 * 8
 """127 frames, the most that the kernel keeps of a stack."""
 
 _FORMATS = {"u64": "Q", "comm": "16s", "u32": "I", "u16": "H", "u8": "B"}
@@ -47,7 +47,7 @@ def layouts(shards: int) -> Mapping[str, CompiledMap]:
     """What a compiler tells of the maps in the text."""
     plan, _ = choose(kernels.kernel(possible_cpus=32 * shards), kernels.config(phases=True))
     code = c_text.preprocess(text(plan, "fentry")).code
-    made = {"stack_map": CompiledMap(900, 4, STACK_BYTES)}
+    made = {"stack_map": CompiledMap(900, 4, 127 * 8)}
     for number, (_, key, value, name, _) in enumerate(c_text.uses(code, "BPF_TABLE")):
         sizes = [4 if each == "u32" else ctypes.sizeof(c_structs(shards)[each.split()[1]]) for each in (key, value)]
         made[name] = CompiledMap(100 + number, *sizes)

@@ -61,7 +61,7 @@ DEFAULT_CAPACITY = {
     "migration_phase": 4 * 5,
     "device_range": 2,
     "range_fault": 18 * 2 * 4,
-    "ebusy": 512 + 2,
+    "ebusy": 1024 + 2,
     "interval_notifier": 18,
     "failure": 1024 + 6 * 4 * 4,
     "invalidation": 2,
@@ -130,7 +130,7 @@ def test_all_maps_of_a_256_cpu_node_take_less_than_32_mib_of_kernel_memory() -> 
         key = layouts(shards)[f"{table.name}_map"].key_bytes if table.kind is Kind.HASH else -64
         total += capacity(table, Limits(), Maps()) * (64 + key + 8 * row_words(table, shards))
     total += Maps().threads * (64 + 8 + layouts(shards)["thread_map"].value_bytes)
-    total += 512 * (24 + STACK_BYTES)
+    total += 16 * 1024 * (24 + STACK_BYTES)
     assert total < 32 << 20
 
 
@@ -138,7 +138,9 @@ def test_all_maps_of_a_256_cpu_node_take_less_than_32_mib_of_kernel_memory() -> 
 def test_every_map_is_created_in_the_size_that_the_compiler_laid_out(shards: int) -> None:
     with map_set(shards=shards) as (bpf, _):
         created = {name: (each.key_bytes, each.value_bytes) for name, each in bpf.maps.items()}
-        assert created == {name: (each.key_bytes, each.value_bytes) for name, each in layouts(shards).items()}
+        laid_out = {name: (each.key_bytes, each.value_bytes) for name, each in layouts(shards).items()}
+        # Its depth is the daemon's choice: the helper takes as many frames as the map has room for.
+        assert created == laid_out | {"stack_map": (4, STACK_BYTES)}
         kinds = {table.name: bpf.maps[f"{table.name}_map"].kind for table in TABLES}
         assert kinds == {t.name: syscall.MAP_ARRAY if t.kind is Kind.ARRAY else syscall.MAP_HASH for t in TABLES}
         rows = {table.name: bpf.maps[f"{table.name}_map"].entries for table in TABLES}
@@ -147,10 +149,10 @@ def test_every_map_is_created_in_the_size_that_the_compiler_laid_out(shards: int
         assert bpf.maps["stack_map"].kind == syscall.MAP_STACK_TRACE
 
 
-@pytest.mark.parametrize(("stacks", "entries"), [(16, 16), (17, 32), (512, 512), (500, 512), (16384, 16384)])
-def test_the_stack_map_has_a_power_of_two_of_entries_as_the_kernel_rounds_it(stacks: int, entries: int) -> None:
+@pytest.mark.parametrize("stacks", [16, 500, 1024, 4096])
+def test_the_stack_map_has_sixteen_slots_for_a_stack_because_two_in_one_slot_are_one_too_many(stacks: int) -> None:
     with map_set(maps=Maps(stacks=stacks)) as (bpf, maps):
-        assert bpf.maps["stack_map"].entries == maps.stacks == entries
+        assert bpf.maps["stack_map"].entries == maps.stacks == 16 * stacks
 
 
 @pytest.mark.parametrize("table", HASHES, ids=of_table)

@@ -50,7 +50,7 @@ def test_a_name_keeps_its_number(enumeration: type[IntEnum]) -> None:
 def test_what_stands_for_others_can_be_no_kernel_address_errno_stack_or_comm() -> None:
     assert values.OTHER_POINTER == (1 << 64) - 1  # not aligned, and above every mapping
     assert values.OTHER_ERRNO == 0xFFFF  # MAX_ERRNO is 4095
-    assert values.OTHER_STACK == 0xFFFF_FFFF  # maps.stacks allows 16384 of them
+    assert values.OTHER_STACK == 0xFFFF_FFFF  # maps.stacks allows 4096 of them, in 16 slots each
     assert len(values.OTHER_COMM) == 16
     assert b"\0" not in values.OTHER_COMM  # every comm ends in one
 

@@ -253,7 +253,7 @@ class Field:
 
 
 def _fields(depth: int) -> st.SearchStrategy[Field]:
-    plain = st.builds(Field, st.just("x"), st.integers(0, 1 << 12), st.sampled_from((0, 0, 1, 7, 32)))
+    plain = st.builds(Field, st.just("x"), st.integers(0, (1 << 24) - 1), st.sampled_from((0, 0, 1, 7, 32)))
     if not depth:
         return plain
     anonymous = st.builds(
