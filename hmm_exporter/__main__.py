@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m hmm_exporter`` is ``hmm-exporter``. Nothing else belongs here."""
+"""``python -m hmm_exporter``, and the command ``hmm-exporter``. Nothing but the way in belongs here."""
 
-from __future__ import annotations
-
+import signal
 import sys
 
-from hmm_exporter.cli import main
+# Before the imports, which take a quarter of a second: a Ctrl-C meanwhile ends the process and is
+# no error with a traceback. The daemon has a handler of its own.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-sys.exit(main())
+from hmm_exporter.cli import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -273,6 +273,36 @@ def test_a_row_that_came_back_by_itself_keeps_what_it_counted_and_gets_the_rest(
         assert [row.words[1] for row in maps.read(tables.PROCESS) if row.key == (b"a" * 16,)] == [6]
 
 
+def test_a_row_without_a_place_to_be_put_back_to_is_handed_back() -> None:
+    with map_set(Limits(processes=1)) as (bpf, maps):
+        bpf.book(tables.PROCESS, (b"a" * 16,), range_faults=5)
+        removed = maps.remove(tables.PROCESS, (b"a" * 16,))
+        bpf.book(tables.PROCESS, (b"b" * 16,), range_faults=1)
+        assert removed
+        assert maps.put_back(tables.PROCESS, removed) == removed
+        assert {row.key[0] for row in maps.read(tables.PROCESS)} == {b"b" * 16, OTHER_COMM}
+
+
+def test_a_row_that_comes_back_faster_than_it_is_put_back_loses_nothing() -> None:
+    """Some attempts, and then whoever asked has all that was not left in the map."""
+    with map_set() as (bpf, maps):
+        bpf.book(tables.PROCESS, (b"a" * 16,), range_faults=5)
+        removed = maps.remove(tables.PROCESS, (b"a" * 16,))
+        events = []
+
+        def count(name: str, key: bytes) -> None:
+            bpf.book(tables.PROCESS, (b"a" * 16,), range_faults=1)
+            events.append(1)
+
+        count("", b"")
+        bpf.after_removal = count
+        assert removed
+        handed_back = maps.put_back(tables.PROCESS, removed)
+        left = [row.words[1] for row in maps.read(tables.PROCESS) if row.key == (b"a" * 16,)]
+        assert handed_back
+        assert handed_back.words[1] + sum(left) == 5 + len(events)
+
+
 def test_threads_are_read_with_what_they_are_inside_of_and_since_when() -> None:
     with map_set() as (bpf, maps):
         assert maps.read_threads() == []

@@ -132,6 +132,14 @@ def test_a_probe_that_another_one_requires_needs_it_not() -> None:
     assert {"migrate_vma_setup", "migrate_vma_pages"} <= {target.probe for target in plan.targets}
 
 
+def test_a_kernel_whose_tasks_cannot_be_read_has_no_probes() -> None:
+    """Whoever acts is read by every program (program/process.c)."""
+    plan, left_out = choose(kernels.kernel({"task_struct.tgid"}), kernels.config())
+    assert plan.targets == ()
+    assert {each.state for each in left_out} == {ABSENT}
+    assert all(each.reason.endswith("this kernel's BTF has no task_struct.tgid") for each in left_out)
+
+
 def test_a_missing_field_with_a_substitute_turns_nothing_off() -> None:
     plan, left_out = choose(kernels.kernel({"mm_struct.owner"} | kernels.RENAMED), kernels.config())
     assert left_out == []
