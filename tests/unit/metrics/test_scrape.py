@@ -296,7 +296,7 @@ def test_a_read_that_fails_leaves_no_half_exposition(world: World) -> None:
 _pointers = st.integers(0xFFFF_8000_0000_0000, 0xFFFF_FFFF_FFFF_FFF0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     owners=st.lists(_pointers, max_size=4, unique=True),
     drivers=st.lists(_pointers, max_size=4, unique=True),
