@@ -27,7 +27,6 @@ from hmm_exporter.errors import StartError
 
 PROG = "hmm-exporter"
 
-EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
@@ -124,7 +123,9 @@ def _main(argv: Sequence[str] | None) -> int:
             logger.error(str(error))
     except (KeyboardInterrupt, BrokenPipeError):
         raise
-    except Exception:
+    except Exception as error:
+        if given.check and isinstance(error, OSError):  # its table could not be written
+            raise
         logger.exception("internal error, please report it", version=version())
     return EXIT_FAILED
 

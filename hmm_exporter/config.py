@@ -164,7 +164,9 @@ class Limits:
     callers: int = field(default=20, metadata=_rule("callers of hmm_range_fault that met EBUSY", low=1, high=256))
     # Below 2000 the series that always exist, with everything on, and a few processes would not
     # fit; 100,000 is Prometheus' own rule of thumb for a target too large.
-    series: int = field(default=10000, metadata=_rule("series in one scrape, a hard ceiling", low=2000, high=100000))
+    series: int = field(
+        default=10000, metadata=_rule("series of HMM metrics in one scrape, a hard ceiling", low=2000, high=100000)
+    )
     # Below a minute, a series would end between two scrapes of a common interval.
     idle_ttl: Seconds = field(
         default=Seconds(3600.0),
@@ -177,7 +179,7 @@ class Maps:
     """Capacities of BPF maps, in entries."""
 
     # One entry for each thread inside a migration at one moment; all are preallocated, at about
-    # 128 bytes: 1,048,576 are 128 MiB, for a machine with that many threads at it.
+    # 240 bytes: 1,048,576 are 240 MiB, for a machine with that many threads at it.
     threads: int = field(default=8192, metadata=_rule("threads inside a migration at a time", low=64, high=1048576))
     # About 4 KiB each, because most slots stay empty: 4096 are 17 MiB.
     stacks: int = field(default=1024, metadata=_rule("kernel stacks that met EBUSY", low=16, high=4096))

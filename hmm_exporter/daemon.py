@@ -152,6 +152,9 @@ def _sweep(scrape: Scrape) -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    # Once: a second one would break into the clean-up after the first.
+    for each in _SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
     raise _Stop
 
 

@@ -19,7 +19,7 @@ from hmm_exporter.bpf import syscall
 from hmm_exporter.bpf.compiler import CompiledMap
 from hmm_exporter.bpf.source import key_bytes, row_words, stride
 from hmm_exporter.catalog import tables, values
-from hmm_exporter.catalog.tables import Key, Kind, Table
+from hmm_exporter.catalog.tables import Kind, Table
 from hmm_exporter.config import Limits, Maps
 from hmm_exporter.errors import PRIVILEGE, StartError
 
@@ -245,11 +245,7 @@ def _key_struct(table: Table) -> struct.Struct:
 
 
 def _digits(table: Table) -> Iterator[KeyValues]:
-    return itertools.product(*(range(_values(key)) for key in table.keys))
-
-
-def _values(key: Key) -> int:
-    return key.values
+    return itertools.product(*(range(key.values) for key in table.keys))
 
 
 def _memlock(fd: int) -> int:

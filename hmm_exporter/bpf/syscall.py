@@ -36,8 +36,8 @@ def _address(buffer: object) -> int:
     return ctypes.addressof(buffer)  # type: ignore[arg-type]
 
 
-def _bpf(command: int, attributes: bytes, keep: object = None) -> int:
-    """One bpf(2) call. ``keep`` holds the buffers that ``attributes`` points into."""
+def _bpf(command: int, attributes: bytes) -> int:
+    """One bpf(2) call. Its caller keeps the buffers that ``attributes`` points into."""
     if not _BPF:
         raise OSError(38, f"bpf(2)'s number is not known on {platform.machine()}")
     block = ctypes.create_string_buffer(attributes, len(attributes))

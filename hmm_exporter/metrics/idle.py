@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hmm_exporter.bpf.maps import MapSet, Row, Thread
+from hmm_exporter.bpf.maps import KeyValues, MapSet, Row, Thread
 from hmm_exporter.catalog import tables, values
 from hmm_exporter.catalog.tables import Table
 from hmm_exporter.metrics import books
@@ -66,7 +66,7 @@ class Idle:
         self._ttl = ttl
         self._clock = clock
         self._dimensions = dimensions()
-        self._seen: dict[tuple[Table, int | bytes], tuple[int, float]] = {}
+        self._seen: dict[tuple[Table, int | bytes], tuple[dict[tuple[Table, KeyValues], int], float]] = {}
         self.gone = Totals()
         """What was booked in rows that have been removed, and by threads that were swept."""
 
@@ -101,10 +101,11 @@ class Idle:
         for value, its_rows in mine.items():
             if value in _NEVER_GOES:
                 continue
-            # All columns only grow, so that their sum changes when any of them does.
-            counted = sum(sum(row.words) for _, row in its_rows)
-            known, since = self._seen.get((dimension.admission, value), (-1, now))
-            if counted != known:
+            # Columns only grow, so that a row's sum changes when any of them does. Row by row: one that
+            # ended with another dimension could hide in a total what the others have counted.
+            counted = {(table, row.key): sum(row.words) for table, row in its_rows}
+            known, since = self._seen.get((dimension.admission, value), ({}, now))
+            if counted.items() - known.items():
                 self._seen[(dimension.admission, value)] = (counted, now)
             elif now - since >= self._ttl:
                 # Where a part was removed, too: with less in it, an old sum may come by again.

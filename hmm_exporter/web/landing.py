@@ -40,7 +40,7 @@ table { width: 100%; border-collapse: separate; border-spacing: 0; background: v
   border: 1px solid var(--line); border-radius: .5rem; font-size: .92rem; }
 caption { padding: .6rem 0; text-align: left; font-weight: 600; font-size: 1.1rem; }
 th, td { padding: .5rem .8rem; text-align: left; vertical-align: top; overflow-wrap: anywhere; }
-thead th { color: var(--soft); font-weight: 500; }
+thead th { color: var(--soft); font-weight: 500; white-space: nowrap; }
 tbody th { font-weight: 500; white-space: nowrap; }
 tbody th small { display: block; font-size: .8rem; font-weight: 400; color: var(--soft); }
 tbody th, tbody td { border-top: 1px solid var(--line); }
