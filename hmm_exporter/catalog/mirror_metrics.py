@@ -103,7 +103,7 @@ REST = (
     counter(
         "hmm_interval_notifier_inserts_total",
         "Calls of mmu_interval_notifier_insert and _insert_locked: a mirrored range, not a process that attaches;"
-        " KVM, RDMA and userptr drivers call them, too.",
+        " RDMA, userptr, xen gntdev and hfi1 call them, too.",
         {"driver": "ops"},
         Source(tables.INTERVAL_NOTIFIER, "inserts", INSERT_PROBES, any_probe=True),
     ),

@@ -102,7 +102,8 @@ class ProbeRuns:
             yield from _run_families(runs)
         missed = CounterMetricFamily(
             "hmm_exporter_probe_missed",
-            "Events that a probe did not see to the end: lost return probes, recursion, no room for the thread.",
+            "Events that a probe did not see, or not to the end: skipped while the same program was preempted on that"
+            " CPU (fentry), lost return probes (kprobe), no room for the thread.",
             labels=("probe",),
         )
         for probe, each in runs.items():

@@ -62,7 +62,7 @@ INLINE void superseded(void)
 	if (!thread || !(thread->inside & IN_MIGRATION))
 		return;
 	migration_abandoned();
-	thread->inside &= ~IN_MIGRATION;
+	thread->inside &= ~MIGRATION_BITS;
 	thread_done(thread);
 }
 
@@ -100,6 +100,7 @@ ENTER(migrate_vma_setup)
 	}
 	if (thread->inside & IN_MIGRATION)
 		migration_abandoned();
+	thread->inside &= ~(PROBE_BIT(PROBE_migrate_vma_pages) | PROBE_BIT(PROBE_migrate_vma_finalize));
 	thread->inside |= IN_MIGRATION;
 	thread->migration.args = args;
 	thread->migration.owner = key.owner;
@@ -108,6 +109,7 @@ ENTER(migrate_vma_setup)
 	thread->migration.bytes = end > start ? end - start : 0;
 	thread->migration.class = key.class;
 	thread->migration.trigger = key.trigger;
+	thread->migration.collected = 0;
 	thread->migration.pages = 0;
 	thread->migration.started = thread->since;
 	return 0;
@@ -159,7 +161,7 @@ LEAVE(migrate_vma_setup)
 
 	if (result) {
 		setup_failed(ctx, thread, -result);
-		thread->inside &= ~IN_MIGRATION;
+		thread->inside &= ~MIGRATION_BITS;
 		thread_done(thread);
 		return 0;
 	}
@@ -180,7 +182,7 @@ LEAVE(migrate_vma_setup)
 	}
 	thread->migration.collected = now;
 	if (!collected) {
-		thread->inside &= ~IN_MIGRATION;
+		thread->inside &= ~MIGRATION_BITS;
 		thread_done(thread);
 	}
 	return 0;
@@ -252,6 +254,8 @@ ENTER(migrate_vma_finalize)
 /* Where pages never ran, the time between setup and finalize belongs to no phase. */
 INLINE void book_phases(struct thread *thread, struct migration *row, u64 now)
 {
+	if (!thread->migration.collected) /* setup's return was lost: nobody knows where it ended */
+		return;
 	BOOK_PHASE(thread, row, setup, thread->migration.started, thread->migration.collected);
 	if (thread->migration.pages) {
 		BOOK_PHASE(thread, row, driver_prepare, thread->migration.collected, thread->migration.pages);
@@ -268,6 +272,10 @@ LEAVE(migrate_vma_finalize)
 
 	if (!thread)
 		return 0;
+	if (!(thread->inside & IN_MIGRATION)) {
+		thread_done(thread);
+		return 0;
+	}
 	u64 duration = now - thread->migration.started;
 	struct migration *row = migration_of(ctx, thread);
 
@@ -283,7 +291,7 @@ LEAVE(migrate_vma_finalize)
 		if (process)
 			add(&process->fault_stall_ns, duration);
 	}
-	thread->inside &= ~IN_MIGRATION;
+	thread->inside &= ~MIGRATION_BITS;
 	thread_done(thread);
 	return 0;
 }

@@ -43,14 +43,22 @@ BPF_TABLE("hash", u32, struct thread, thread_map, 1);
 #define NESTING (PROBE_BIT(PROBE_hmm_range_fault) | PROBE_BIT(PROBE_hmm_range_fault_unlocked_timeout) | \
 		 PROBE_BIT(PROBE_make_device_exclusive))
 
+/*
+ * All that a migration sets. They go together: a return that was lost leaves its bit behind, and
+ * the next migration of the thread must not find it.
+ */
+#define MIGRATION_BITS (IN_MIGRATION | PROBE_BIT(PROBE_migrate_vma_setup) | PROBE_BIT(PROBE_migrate_vma_pages) | \
+			PROBE_BIT(PROBE_migrate_vma_finalize))
+
 INLINE u32 thread_id(void)
 {
 	return (u32)get_current_pid_tgid();
 }
 
 /*
- * Return probes get lost when too many threads sleep in one function, fexit does not: only they
- * need their entries and returns counted.
+ * Return probes get lost when too many threads sleep in one function. fexit does not, but is skipped,
+ * as fentry is, while the same program is preempted on its CPU; the kernel counts that itself
+ * (recursion_misses), so that only return probes need their entries and returns counted.
  */
 INLINE void count_entry(u32 probe)
 {

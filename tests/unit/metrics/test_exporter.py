@@ -268,8 +268,8 @@ hmm_exporter_probe_runs_total{probe="hmm_range_fault"} 0.0
 # TYPE hmm_exporter_probe_run_seconds_total counter
 hmm_exporter_probe_run_seconds_total{probe="migrate_vma_setup"} 1.5e-06
 hmm_exporter_probe_run_seconds_total{probe="hmm_range_fault"} 0.0
-# HELP hmm_exporter_probe_missed_total Events that a probe did not see to the end: lost return probes, recursion, no \
-room for the thread.
+# HELP hmm_exporter_probe_missed_total Events that a probe did not see, or not to the end: skipped while the \
+same program was preempted on that CPU (fentry), lost return probes (kprobe), no room for the thread.
 # TYPE hmm_exporter_probe_missed_total counter
 hmm_exporter_probe_missed_total{probe="migrate_vma_setup"} 3.0
 hmm_exporter_probe_missed_total{probe="hmm_range_fault"} 4.0
