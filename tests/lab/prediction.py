@@ -51,12 +51,12 @@ class Prediction:
 
 
 def with_lost_races(of: Prediction, ebusy: int) -> Prediction:
-    """The same with the EBUSY that was met, if it is a few more: on a busy machine the driver loses, and retries, again.
+    """The same with the EBUSY that was met, if it is a few more: on a busy machine the driver loses again, and retries.
 
     All other figures must then still fit; the referee counts the very same races.
     """
     predicted = of.number("range_fault.EBUSY")
-    if predicted < ebusy <= predicted + 3 and predicted:
+    if 0 < predicted < ebusy <= predicted + 3:
         return replace(of, words={**of.words, "range_fault.EBUSY": str(ebusy)})
     return of
 
