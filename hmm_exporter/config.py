@@ -182,6 +182,10 @@ class Maps:
     # 240 bytes: 1,048,576 are 240 MiB, for a machine with that many threads at it.
     threads: int = field(default=8192, metadata=_rule("threads inside a migration at a time", low=64, high=1048576))
     # About 4 KiB each, because most slots stay empty: 4096 are 17 MiB.
+    # Of 2 MiB each: as many as 128 GiB on devices have. One takes some 150 bytes.
+    arrivals: int = field(
+        default=65536, metadata=_rule("regions on devices whose arrival is remembered", low=1024, high=4194304)
+    )
     stacks: int = field(default=1024, metadata=_rule("kernel stacks that met EBUSY", low=16, high=4096))
     failures: int = field(default=1024, metadata=_rule("label sets of failures, with errno", low=64, high=65536))
 
@@ -219,6 +223,11 @@ class Config:
     maps: Maps = field(default_factory=Maps)
     histograms: Histograms = field(default_factory=Histograms)
     loader: Loader = field(default_factory=Loader)
+    # Above an hour, arrivals are forgotten (metrics.idle).
+    thrash_window: Seconds = field(
+        default=Seconds(10.0),
+        metadata=_rule("memory that a CPU fault brings back from a device so soon has thrashed", low=0.001, high=3600),
+    )
     simulator: str | None = field(
         default=None,
         metadata=_rule(

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hmm_exporter.bpf import syscall
-from hmm_exporter.bpf.compiler import Compiled, compile_source
+from hmm_exporter.bpf.code import Code, function_types, functions, link
+from hmm_exporter.bpf.compiler import compile_source
 from hmm_exporter.bpf.maps import MapSet
 from hmm_exporter.bpf.plan import ATTACHED, DENIED, ERROR, Outcome
 from hmm_exporter.bpf.source import Plan, Target, text
@@ -27,10 +27,8 @@ from hmm_exporter.errors import PRIVILEGE
 from hmm_exporter.kernel.features import CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, Kernel, Pmu, capable
 
 _PROBES = {probe.name: probe for probe in PROBES}
-_INSTRUCTION = 8
-_LOAD_IMMEDIATE, _PSEUDO_MAP_FD = 0x18, 1
 _ENOTSUPP = 524  # include/linux/errno.h; not for user space, and yet what a trampoline fails with
-_LOG_BYTES = 1 << 20
+_LOG_BYTES = 16 << 20
 
 
 class NotAttached(Exception):
@@ -127,7 +125,7 @@ def _attach_build(
     attachments.bcc = compiled.bcc
     if attachments.maps is None:
         attachments.maps = MapSet(config.limits, config.maps, plan.shards, compiled.maps)
-    attacher = _Attacher(kernel, build, pmu, plan.groups, _relocated(compiled, attachments.maps))
+    attacher = _Attacher(kernel, build, pmu, plan.groups, link(compiled, attachments.maps.fds))
     # From the last function of a call to the first: nothing is begun whose end is not watched.
     for target in reversed(possible):
         try:
@@ -135,20 +133,6 @@ def _attach_build(
             yield Outcome(_PROBES[target.probe], target.function, ATTACHED, kind)
         except NotAttached as refusal:
             yield Outcome(_PROBES[target.probe], target.function, refusal.state, reason=f"{build}: {refusal.reason}")
-
-
-def _relocated(compiled: Compiled, maps: MapSet) -> dict[str, bytes]:
-    """The instructions with the daemon's map fds in place of the loader's."""
-    fds = {layout.fd: maps.fds[name] for name, layout in compiled.maps.items()}
-    relocated = {}
-    for name, code in compiled.programs.items():
-        patched = bytearray(code)
-        for at in range(0, len(patched), _INSTRUCTION):
-            opcode, registers, _, immediate = struct.unpack_from("<BBhi", patched, at)
-            if opcode == _LOAD_IMMEDIATE and registers >> 4 == _PSEUDO_MAP_FD:
-                struct.pack_into("<i", patched, at + 4, fds[immediate])
-        relocated[name] = bytes(patched)
-    return relocated
 
 
 @dataclass(frozen=True)
@@ -159,7 +143,7 @@ class _Attacher:
     build: str
     pmu: Pmu | None
     groups: frozenset[str]
-    code: Mapping[str, bytes]
+    code: Mapping[str, Code]
 
     def attach(self, target: Target, attachments: Attachments) -> str:
         """The kind by which the probe is attached. Raises NotAttached; then nothing of it is left."""
@@ -192,12 +176,12 @@ class _Attacher:
     def _load(self, target: Target, name: str, kind: str) -> int:
         code = self.code[name]
         if kind == "tracepoint":
-            return _loaded(syscall.PROG_RAW_TRACEPOINT, code, target.probe)
+            return load(syscall.PROG_RAW_TRACEPOINT, code, target.probe)
         if kind in ("fentry", "fexit"):
             function = self.kernel.btf.function(target.function) if self.kernel.btf else None
             attach_type = syscall.TRACE_FENTRY if kind == "fentry" else syscall.TRACE_FEXIT
-            return _loaded(syscall.PROG_TRACING, code, target.probe, attach_type, function.type_id if function else 0)
-        return _loaded(syscall.PROG_KPROBE, code, target.probe)
+            return load(syscall.PROG_TRACING, code, target.probe, attach_type, function.type_id if function else 0)
+        return load(syscall.PROG_KPROBE, code, target.probe)
 
     def _link(self, target: Target, kind: str, program: int) -> int:
         try:
@@ -222,15 +206,26 @@ def wanted_programs(probe: Probe, groups: frozenset[str]) -> tuple[str, ...]:
     return probe.programs
 
 
-def _loaded(kind: int, code: bytes, name: str, attach_type: int = 0, btf_id: int = 0) -> int:
+def load(kind: int, code: Code, name: str, attach_type: int = 0, btf_id: int = 0) -> int:
+    """fd of the program. Raises NotAttached: not permitted, or what the verifier says last."""
+    btf_fd = syscall.btf_load(function_types()) if code.callback_at else 0
     try:
-        return syscall.prog_load(kind, code, name, attach_type, btf_id)[0]
+        return _load(kind, code, name, attach_type, btf_id, btf_fd)
+    finally:
+        if btf_fd:
+            os.close(btf_fd)
+
+
+def _load(kind: int, code: Code, name: str, attach_type: int, btf_id: int, btf_fd: int) -> int:
+    arguments = (kind, code.instructions, name, attach_type, btf_id)
+    try:
+        return syscall.prog_load(*arguments, functions=functions(code), btf_fd=btf_fd)[0]
     except OSError as refused:
         if refused.errno in (errno.EPERM, errno.ENOTSUP, _ENOTSUPP):
             raise _not_attached(refused, "load") from None
-    # Once more with the verifier's log, which costs a megabyte and is only wanted now.
+    # Once more with the verifier's log, which costs its size and is only wanted now.
     try:
-        return syscall.prog_load(kind, code, name, attach_type, btf_id, _LOG_BYTES)[0]
+        return syscall.prog_load(*arguments, _LOG_BYTES, functions(code), btf_fd)[0]
     except OSError as refused:
         lines = [line for line in str(refused.filename or "").splitlines() if line and "processed" not in line]
         raise NotAttached(ERROR, f"the verifier refuses it: {lines[-1] if lines else refused.strerror}") from None

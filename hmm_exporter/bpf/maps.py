@@ -7,11 +7,12 @@ Knows bytes and fds. What a row means is said by ``catalog.tables``; how it is n
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +24,13 @@ from hmm_exporter.catalog.tables import Kind, Table
 from hmm_exporter.config import Limits, Maps
 from hmm_exporter.errors import PRIVILEGE, StartError
 
-_FORMATS = {"u64": "Q", "comm": "16s", "u32": "I", "u16": "H", "u8": "B"}
+_FORMATS = {"u64": "Q", "comm": "24s", "u32": "I", "u16": "H", "u8": "B"}
 _OTHER: Mapping[str, int | bytes] = {
     "u64": values.OTHER_POINTER,
     "comm": values.OTHER_COMM,
     "u32": values.OTHER_STACK,
     "u16": values.OTHER_ERRNO,
+    "u8": values.OTHER_DEVICE,
 }
 CPUS_PER_SHARD = 32
 MOST_SHARDS = 8
@@ -38,6 +40,12 @@ _STACK_BYTES = 32 * 8
 """The innermost 32 return addresses: the caller and its driver are among the first dozen."""
 _SLOTS_PER_STACK = 16
 """A stack's slot is its hash, and a second one for the same slot is refused (kernel/bpf/stackmap.c)."""
+_MIGRATION_DEVICES = 4
+"""A GPU's owner migrates for one device, an owner of eight GPUs for eight; most label sets never occur."""
+_ARRIVAL = 16, 8
+"""Bytes of key and value: program/arrival.c."""
+_DEVICES = struct.Struct(f"<QQ{3 * values.DEVICE_REGIONS}Q")
+"""program/device.c: where RAM ends, how many ranges, then first and last frame and number of each."""
 _CHUNK = 128
 """Rows read at a time: large buffers would stay in the daemon's memory."""
 
@@ -78,8 +86,10 @@ def capacity(table: Table, limits: Limits, maps: Maps) -> int:
     known = {
         tables.OWNER: owners,
         tables.DRIVER: drivers,
-        tables.MIGRATION: owners * len(values.Class) * len(values.Trigger),
+        tables.MIGRATION: owners * len(values.Class) * len(values.Trigger) * _MIGRATION_DEVICES,
+        tables.MIGRATION_HISTOGRAM: owners * len(values.Class),
         tables.RANGE_FAULT: drivers * len(values.RangeFunction) * len(values.Intent),
+        tables.RANGE_ATTEMPT: drivers,
         tables.INTERVAL_NOTIFIER: drivers,
         tables.EBUSY: maps.stacks + overflow_rows(table),
         tables.FAILURE: maps.failures + overflow_rows(table),
@@ -114,12 +124,16 @@ class MapSet:
         self.capacity = {table: capacity(table, limits, maps) for table in tables.TABLES}
         self._thread_bytes = compiled["thread_map"].value_bytes
         self.threads = maps.threads
+        self.arrivals = maps.arrivals
         self.stacks = _SLOTS_PER_STACK * maps.stacks
         self.fds: dict[str, int] = {}
         try:
             for table in tables.TABLES:
                 self._create_table(table, compiled[f"{table.name}_map"])
             self._create("thread_map", syscall.MAP_HASH, 4, self._thread_bytes, self.threads)
+            for name in ("arrival_map", "resident_map"):
+                self._create(name, syscall.MAP_HASH, *_ARRIVAL, maps.arrivals)
+            self._create("devices_map", syscall.MAP_ARRAY, 4, _DEVICES.size, 1)
             self._create("stack_map", syscall.MAP_STACK_TRACE, 4, _STACK_BYTES, self.stacks)
             self._create("zero_map", syscall.MAP_ARRAY, 4, compiled["zero_map"].value_bytes, 1)
             self._insert_known_rows()
@@ -188,6 +202,26 @@ class MapSet:
         except OSError:
             return False
         return True
+
+    def write_devices(self, ram_end: int, regions: Sequence[tuple[int, int, int]]) -> None:
+        """Tell the programs whose page frames are whose: (first, last, number) of at most DEVICE_REGIONS."""
+        flat = itertools.chain.from_iterable(regions)
+        words = [ram_end, len(regions), *flat]
+        words += [0] * (_DEVICES.size // 8 - len(words))
+        syscall.map_update(self.fds["devices_map"], bytes(4), _DEVICES.pack(*words))
+
+    def forget_arrivals(self, before: int) -> int:
+        """Remove regions that arrived on a device before that CLOCK_MONOTONIC, ns; how many remain."""
+        remain = 0
+        for keys, packed in syscall.map_lookup_batch(self.fds["arrival_map"], *_ARRIVAL, _CHUNK * 8):
+            for at, (since,) in enumerate(struct.iter_unpack("<Q", packed)):
+                if since >= before:
+                    remain += 1
+                    continue
+                for name in ("arrival_map", "resident_map"):
+                    with contextlib.suppress(OSError):  # came back, or arrived anew, in between
+                        syscall.map_delete(self.fds[name], keys[16 * at : 16 * at + 16])
+        return remain
 
     def stack(self, stack_id: int) -> tuple[int, ...]:
         """Return addresses, innermost first; empty if there is no such stack."""

@@ -12,12 +12,15 @@ from dataclasses import dataclass, replace
 from hmm_exporter.bpf.maps import shards_for
 from hmm_exporter.bpf.source import Plan, Target
 from hmm_exporter.catalog.probe import Probe
-from hmm_exporter.catalog.probes import OPTIONAL_FIELDS, PROBES, PROCESS_FIELDS
+from hmm_exporter.catalog.probes import OPTIONAL_ENUMERATORS, OPTIONAL_FIELDS, PROBES, PROCESS_FIELDS
 from hmm_exporter.config import Config
 from hmm_exporter.kernel.btf import Btf
 from hmm_exporter.kernel.features import Kernel
 
 ATTACHED, ABSENT, DISABLED, DENIED, ERROR = "attached", "absent", "disabled", "denied", "error"
+
+
+NO_PAGES = "lockdown is confidentiality: what moved cannot be read, calls and times can"
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,11 @@ class Outcome:
     state: str
     kind: str = "none"
     reason: str = ""
+
+
+def reads_pages(kernel: Kernel) -> bool:
+    """Whether the kernel lets programs read what is not typed (bpf_probe_read_kernel; security/lockdown)."""
+    return kernel.simulated is not None or kernel.lockdown != "confidentiality"
 
 
 def choose(kernel: Kernel, config: Config) -> tuple[Plan, list[Outcome]]:
@@ -51,6 +59,8 @@ def _choose(probe: Probe, kernel: Kernel, config: Config) -> Target | Outcome:
         return Outcome(probe, function, DISABLED, reason="named in probes.exclude")
     if kernel.btf is None:
         return Outcome(probe, function, ERROR, reason=kernel.btf_problem)
+    if probe.reads_pages and not reads_pages(kernel):
+        return Outcome(probe, function, DENIED, reason=NO_PAGES)
     target = _target(probe, kernel, kernel.btf)
     if target is None:
         needs = f", with {probe.needs}" if probe.needs else ""
@@ -93,7 +103,8 @@ def _plan(targets: Iterable[Target], kernel: Kernel, config: Config) -> Plan:
             if offset is not None:
                 offsets[path] = offset
                 sizes[path.partition(".")[0]] = kernel.btf.size(path.partition(".")[0]) or 0
-        values = {name: kernel.btf.enumerator(name) or 0 for name in sorted(enumerators)}
+        names = sorted({*enumerators, *OPTIONAL_ENUMERATORS})
+        values = {name: kernel.btf.enumerator(name) or 0 for name in names}
     return Plan(
         targets=targets,
         offsets=offsets,
@@ -104,5 +115,7 @@ def _plan(targets: Iterable[Target], kernel: Kernel, config: Config) -> Plan:
         page_size=kernel.page_size,
         tgids=config.filter.tgids,
         comms=tuple(comm.encode() for comm in config.filter.comms),
+        pages=reads_pages(kernel),
+        thrash_window=config.thrash_window,
         migration_phases=config.histograms.migration_phases,
     )

@@ -7,6 +7,7 @@ in ``program/*.c``; which probes are wanted, and what the kernel has for them, c
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -18,6 +19,8 @@ from hmm_exporter.catalog.tables import Key, Kind, Table
 from hmm_exporter.catalog.values import CONSTANTS
 
 PROGRAMS = Path(__file__).parent / "program"
+THREAD_WORDS = 128
+"""At least as many as program/thread.c's row has; the compiler's layout is checked against it."""
 HEADERS = Path(__file__).parent
 """Taken by bcc for a kernel's source tree: it looks in `include` below it."""
 
@@ -26,6 +29,7 @@ _ENUMERATIONS: Mapping[str, type[IntEnum]] = {
     "TRIGGER": values.Trigger,
     "INTENT": values.Intent,
     "DEVICE_FUNCTION": values.DeviceFunction,
+    "DIRECTION": values.Direction,
     "RANGE_FUNCTION": values.RangeFunction,
     "INVALIDATION": values.Invalidation,
     "ENTRY": values.Entry,
@@ -34,7 +38,9 @@ _ENUMERATIONS: Mapping[str, type[IntEnum]] = {
     "FAILURE": values.Failure,
     "LOSS": values.Loss,
 }
-_OTHER = {"u64": "OTHER_POINTER", "u32": "OTHER_STACK", "u16": "OTHER_ERRNO"}
+_OTHER = {"u64": "OTHER_POINTER", "u32": "OTHER_STACK", "u16": "OTHER_ERRNO", "u8": "OTHER_DEVICE"}
+WALK_BLOCK = 0x77616C6B_626C6F63
+"""Stands in the programs for the address of `walk_block`, until ``bpf.code`` has joined them."""
 # C has no room for two meanings of one name: this struct is the process that acts.
 _STRUCT_NAMES = {"process": "process_counters"}
 
@@ -62,12 +68,18 @@ class Plan:
     tgids: tuple[int, ...] = ()
     comms: tuple[bytes, ...] = ()
     migration_phases: bool = False
+    pages: bool = True
+    """Whether bpf_probe_read_kernel may be used: for all that lies behind a second pointer."""
+    pids: bool = False
+    """Whether processes are told apart by their ids, too."""
+    thrash_window: float = 10.0
+    """Seconds."""
 
 
 def text(plan: Plan, build: str) -> str:
     """The whole program for ``build``: ``fentry``, ``kprobe`` or ``uprobe``."""
     wanted = {target.probe for target in plan.targets}
-    subjects = dict.fromkeys(probe.source for probe in PROBES if probe.name in wanted)
+    subjects = dict.fromkeys(itertools.chain(*(probe.sources for probe in PROBES if probe.name in wanted)))
     parts = [
         f"#define BUILD_{build.upper()} 1",
         "#include <uapi/linux/ptrace.h>",
@@ -84,8 +96,11 @@ def text(plan: Plan, build: str) -> str:
             for number, table in enumerate(tables.ROW_TABLES)
             if table.kind is Kind.HASH and table not in (tables.OWNER, tables.DRIVER)
         ),
-        _program("thread.c"),
         _program("book.c"),
+        _program("device.c"),
+        _program("arrival.c"),
+        _program("pages.c"),
+        _program("thread.c"),
         *(_program(subject) for subject in subjects),
     ]
     return "\n".join(parts)
@@ -127,6 +142,15 @@ def _defines(plan: Plan) -> Iterator[str]:
     yield define("OTHER_POINTER", f"{values.OTHER_POINTER:#x}ULL")
     yield define("OTHER_STACK", f"{values.OTHER_STACK:#x}U")
     yield define("OTHER_ERRNO", f"{values.OTHER_ERRNO:#x}")
+    yield define("OTHER_DEVICE", f"{values.OTHER_DEVICE:#x}")
+    yield define("DEVICE_none", values.DEVICE_NONE)
+    yield define("DEVICE_unknown", values.DEVICE_UNKNOWN)
+    yield define("DEVICE_REGIONS", values.DEVICE_REGIONS)
+    yield define("DIRECTION_COUNT", len(values.Direction))
+    yield define("WALK_BLOCK", f"{WALK_BLOCK:#x}ULL")
+    yield define("THRASH_WINDOW_NS", f"{int(plan.thrash_window * 1e9)}ULL")
+    yield define("PAGES", int(plan.pages))
+    yield define("WITH_PIDS", int(plan.pids))
     yield define("HISTOGRAM_SLOTS", values.HISTOGRAM_SLOTS)
     yield define("BYTES_SHIFT", values.Size.bytes.shift)
     yield define("SECONDS_SHIFT", values.Size.seconds.shift)
@@ -155,12 +179,12 @@ def _struct(table: Table) -> str:
 
 def _fields(keys: Iterable[Key]) -> Iterator[str]:
     for key in keys:
-        yield f"u64 {key.name}[2];" if key.c_type == "comm" else f"{key.c_type} {key.name};"
+        yield f"u64 {key.name}[3];" if key.c_type == "comm" else f"{key.c_type} {key.name};"
 
 
 def key_bytes(table: Table) -> tuple[int, int]:
     """(bytes of the fields, bytes of padding after them) of a HASH's key struct."""
-    sizes = {"u64": 8, "comm": 16, "u32": 4, "u16": 2, "u8": 1}
+    sizes = {"u64": 8, "comm": 24, "u32": 4, "u16": 2, "u8": 1}
     used = sum(sizes[key.c_type] for key in table.keys)
     return used, -used % 8
 
@@ -168,7 +192,7 @@ def key_bytes(table: Table) -> tuple[int, int]:
 def _layout(table: Table, shards: int) -> str:
     """Structs of key and value, and the map. The daemon makes the map that is used, in its real size."""
     name, struct = table.name, _struct(table)
-    values = "".join(f"\tu64 {value.name}{f'[{value.words}]' if value.histogram else ''};\n" for value in table.values)
+    values = "".join(f"\tu64 {value.name}{f'[{value.words}]' if value.is_array else ''};\n" for value in table.values)
     padding = stride(table, shards) - table.words
     copies = shards if table.sharded else 1
     lines = [
@@ -186,8 +210,8 @@ def _layout(table: Table, shards: int) -> str:
 
 def _blank_and_shard(shards: int) -> Iterator[str]:
     words = max(row_words(table, shards) for table in tables.TABLES)
-    # thread.c has its row from here, too; it is smaller than the largest table's.
-    yield f"struct zero {{ u64 words[{max(words, 64)}]; }};"
+    # thread.c has its row from here, too.
+    yield f"struct zero {{ u64 words[{max(words, THREAD_WORDS)}]; }};"
     yield 'BPF_TABLE("array", u32, struct zero, zero_map, 1);'
     yield "INLINE struct zero *zero_row(void) { u32 index = 0; return zero_map.lookup(&index); }"
     # One shard for 32 CPUs.
@@ -258,5 +282,5 @@ INLINE struct {_struct(table)} *{name}_row(void *ctx, struct {name}_key *key)
 
 def _become_other(key: Key) -> str:
     if key.c_type == "comm":
-        return f"key->{key.name}[0] = key->{key.name}[1] = OTHER_POINTER;"
+        return "".join(f"key->{key.name}[{at}] = OTHER_POINTER; " for at in range(3))
     return f"key->{key.name} = {_OTHER[key.c_type]};"

@@ -13,7 +13,7 @@ import fcntl
 import os
 import platform
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _BPF, _PERF_EVENT_OPEN = {"x86_64": (321, 298), "aarch64": (280, 241)}.get(platform.machine(), (0, 0))
@@ -24,7 +24,7 @@ TRACE_FENTRY, TRACE_FEXIT = 24, 25
 BPF_ANY, BPF_NOEXIST = 0, 1
 
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE = 0, 1, 2, 3
-_PROG_LOAD, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN = 5, 10, 17
+_PROG_LOAD, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN, _BTF_LOAD = 5, 10, 17, 18
 _MAP_LOOKUP_AND_DELETE, _MAP_LOOKUP_BATCH = 21, 24
 
 _PERF_EVENT_IOC_ENABLE, _PERF_EVENT_IOC_SET_BPF = 0x2400, 0x40042408
@@ -109,13 +109,31 @@ def map_lookup_batch(fd: int, key_bytes: int, value_bytes: int, chunk: int) -> I
         start = _address(position)
 
 
+def btf_load(btf: bytes) -> int:
+    """fd of type information for programs of our own."""
+    block = ctypes.create_string_buffer(btf, len(btf))
+    return _bpf(_BTF_LOAD, struct.pack("<QQIII", _address(block), 0, len(btf), 0, 0))
+
+
 def prog_load(
-    kind: int, code: bytes, name: str, attach_type: int = 0, btf_id: int = 0, log_bytes: int = 0
+    kind: int,
+    code: bytes,
+    name: str,
+    attach_type: int = 0,
+    btf_id: int = 0,
+    log_bytes: int = 0,
+    functions: Sequence[tuple[int, int]] = (),
+    btf_fd: int = 0,
 ) -> tuple[int, str]:
-    """(fd of the verified program, verifier's log). On a refusal the log is in the OSError's filename."""
+    """(fd of the verified program, verifier's log). On a refusal the log is in the OSError's filename.
+
+    ``functions``: (instruction that each begins at, its type in ``btf_fd``), where there are several.
+    """
     instructions = ctypes.create_string_buffer(code, len(code))
     licence = ctypes.create_string_buffer(b"GPL")
     log = ctypes.create_string_buffer(max(log_bytes, 1))
+    records = b"".join(struct.pack("<II", at, type_id) for at, type_id in functions)
+    function_info = ctypes.create_string_buffer(records, max(len(records), 1))
     attributes = struct.pack(
         "<IIQQIIQII16sIIIIQIIQII",
         kind,
@@ -130,10 +148,10 @@ def prog_load(
         _name(name),
         0,
         attach_type,
-        0,
-        0,
-        0,
-        0,
+        btf_fd,
+        8 if functions else 0,  # sizeof(struct bpf_func_info)
+        _address(function_info) if functions else 0,
+        len(functions),
         0,
         0,
         0,

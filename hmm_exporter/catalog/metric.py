@@ -14,12 +14,25 @@ from enum import Enum
 from hmm_exporter.catalog.tables import Table
 
 RANGE_PROBES = ("hmm_range_fault", "hmm_range_fault_unlocked_timeout")
+NEEDS = ("pages", "devices", "range_attempts")
+"""bpf_probe_read_kernel; the physical ranges of devices; a way to tell the attempts of hmm_range_fault."""
 INSERT_PROBES = ("mmu_interval_notifier_insert", "mmu_interval_notifier_insert_locked")
 
 
 class Type(Enum):
     COUNTER = "counter"
     HISTOGRAM = "histogram"
+
+
+class Zeros(Enum):
+    """Which label sets of the node tier are shown before they have counted anything, beside `other`."""
+
+    every = 0
+    without_device = 1
+    """What is booked when a migration begins: no row of a device ever counts it."""
+    with_device = 2
+    """What is booked when it ends: seldom in a row without device."""
+    never = 3
 
 
 class Scale(Enum):
@@ -46,8 +59,10 @@ class Source:
     sum: str = ""
     errnos: tuple[str, ...] = ()
     any_probe: bool = False
-    option: str = ""
-    """The configuration's option without which nobody fills the column."""
+    element: int | None = None
+    """Of an array's column."""
+    options: tuple[str, ...] = ()
+    """What has to be there beside the probes: an option of the configuration, or one of `NEEDS`."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,7 @@ class Metric:
     scale: Scale = Scale.one
     per_process: bool = False
     """Process tier: a series appears when its event occurs, and not at 0."""
+    zeros: Zeros = Zeros.every
 
 
 def counter(
@@ -71,9 +87,17 @@ def counter(
     *sources: Source,
     scale: Scale = Scale.one,
     per_process: bool = False,
+    zeros: Zeros = Zeros.every,
 ) -> Metric:
-    return Metric(name, Type.COUNTER, help, labels, sources, scale, per_process)
+    return Metric(name, Type.COUNTER, help, labels, sources, scale, per_process, zeros)
 
 
-def histogram(name: str, help: str, labels: Mapping[str, str], *sources: Source, scale: Scale = Scale.one) -> Metric:
-    return Metric(name, Type.HISTOGRAM, help, labels, sources, scale)
+def histogram(
+    name: str,
+    help: str,
+    labels: Mapping[str, str],
+    *sources: Source,
+    scale: Scale = Scale.one,
+    zeros: Zeros = Zeros.every,
+) -> Metric:
+    return Metric(name, Type.HISTOGRAM, help, labels, sources, scale, zeros=zeros)

@@ -8,8 +8,9 @@ in ``metrics.exporter``, beside what they measure.
 
 from __future__ import annotations
 
-from hmm_exporter.catalog.migration_metrics import DEVICE_RANGES, MIGRATIONS
+from hmm_exporter.catalog.migration_metrics import MIGRATIONS
 from hmm_exporter.catalog.mirror_metrics import RANGE_FAULTS, REST
+from hmm_exporter.catalog.moved_metrics import DEVICE_RANGES, MOVED
 from hmm_exporter.catalog.process_metrics import PROCESSES
 
-METRICS = (*MIGRATIONS, *DEVICE_RANGES, *RANGE_FAULTS, *PROCESSES, *REST)
+METRICS = (*MIGRATIONS, *MOVED, *DEVICE_RANGES, *RANGE_FAULTS, *PROCESSES, *REST)

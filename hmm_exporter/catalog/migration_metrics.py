@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The metrics of migrations and of device ranges: node tier."""
+"""The metrics of migrations: node tier. What of them moved is ``catalog.moved_metrics``'."""
 
 from __future__ import annotations
 
 from hmm_exporter.catalog import tables, values
-from hmm_exporter.catalog.metric import Scale, Source, counter, histogram
+from hmm_exporter.catalog.metric import Scale, Source, Zeros, counter, histogram
 from hmm_exporter.catalog.values import Failure
 
-_SETUP = ("migrate_vma_setup",)
-_COMPLETED = ("migrate_vma_setup", "migrate_vma_finalize")
-_PHASES = ("migrate_vma_setup", "migrate_vma_pages", "migrate_vma_finalize")
+SETUP = ("migrate_vma_setup",)
+COMPLETED = ("migrate_vma_setup", "migrate_vma_finalize")
+PHASES = ("migrate_vma_setup", "migrate_vma_pages", "migrate_vma_finalize")
 
-_N = {"class": "class", "trigger": "trigger", "pgmap_owner": "owner"}
-_CLASS_OWNER = {"class": "class", "pgmap_owner": "owner"}
+N = {"class": "class", "trigger": "trigger", "pgmap_owner": "owner", "device": "device"}
+CLASS_OWNER = {"class": "class", "pgmap_owner": "owner"}
 _CLASS_NOTE = "class is what was asked for (fault_page, flags), not the direction in which pages moved"
 _TRIGGER_NOTE = (
     "trigger is what the thread was doing: nested (inside hmm_range_fault or make_device_exclusive),"
     " kthread (a GPU fault's or an eviction's worker), cpu_fault (a fault on its own memory; get_user_pages on"
     " its own memory included), syscall (the rest)"
 )
+_DEVICE_NOTE = "device is none: it is the pages that say which, later"
 
 # Read in 6.1, 6.12, 7.2 and 7.3.
 _SETUP_ERRORS = ("EINVAL",)  # mm/migrate_device.c:746-761
@@ -26,45 +27,59 @@ _SETUP_ERRORS = ("EINVAL",)  # mm/migrate_device.c:746-761
 MIGRATIONS = (
     counter(
         "hmm_migrations_started_total",
-        f"Calls of migrate_vma_setup. {_CLASS_NOTE}; {_TRIGGER_NOTE}.",
-        _N,
-        Source(tables.MIGRATION, "started", _SETUP),
+        f"Calls of migrate_vma_setup. {_CLASS_NOTE}; {_TRIGGER_NOTE}; {_DEVICE_NOTE}.",
+        N,
+        Source(tables.MIGRATION, "started", SETUP),
+        zeros=Zeros.without_device,
     ),
     counter(
         "hmm_migration_failures_total",
         "Calls of migrate_vma_setup that returned an error; all of them are EINVAL to 7.3.",
-        {"class": "class", "trigger": "trigger", "pgmap_owner": "subject", "errno": "errno"},
-        Source(tables.FAILURE, "calls", _SETUP, where={"function": Failure.migration}, errnos=_SETUP_ERRORS),
+        {"class": "class", "trigger": "trigger", "pgmap_owner": "subject", "device": "", "errno": "errno"},
+        Source(
+            tables.FAILURE,
+            "calls",
+            SETUP,
+            where={"function": Failure.migration},
+            labels={"device": "none"},
+            errnos=_SETUP_ERRORS,
+        ),
     ),
     counter(
         "hmm_migrations_empty_total",
         "Migrations for which migrate_vma_setup returned 0 and had collected nothing (cpages 0).",
-        _N,
-        Source(tables.MIGRATION, "empty", _SETUP),
+        N,
+        Source(tables.MIGRATION, "empty", SETUP),
+        zeros=Zeros.without_device,
     ),
     counter(
         "hmm_migrations_completed_total",
-        "Migrations that had collected something and whose migrate_vma_finalize returned, moved or not.",
-        _N,
-        Source(tables.MIGRATION, "completed", _COMPLETED),
+        "Migrations that had collected something and whose migrate_vma_finalize returned, moved or not. device has"
+        " their first destination on a device, else their first source on one (nvidia-uvm-hmm-0 is a range of"
+        " pages, not a GPU; other: its range is not known yet).",
+        N,
+        Source(tables.MIGRATION, "completed", COMPLETED),
+        zeros=Zeros.with_device,
     ),
     counter(
         "hmm_migration_requested_bytes_total",
-        "Page-aligned size of the ranges given to migrate_vma_setup, when it returned 0.",
-        _N,
-        Source(tables.MIGRATION, "requested_bytes", _SETUP),
+        "Page-aligned size of the ranges given to migrate_vma_setup, when it returned 0; counted when the migration"
+        " ends, so that at all times it is moved + zero_filled + the sum of unmoved.",
+        N,
+        Source(tables.MIGRATION, "requested_bytes", SETUP),
+        zeros=Zeros.with_device,
     ),
     histogram(
         "hmm_migration_request_size_bytes",
         "Page-aligned size of the range given to migrate_vma_setup, when it returned 0.",
-        _CLASS_OWNER,
-        Source(tables.MIGRATION, "request_size", _SETUP, sum="requested_bytes"),
+        CLASS_OWNER,
+        Source(tables.MIGRATION_HISTOGRAM, "request_size", SETUP, sum="requested_bytes"),
     ),
     histogram(
         "hmm_migration_duration_seconds",
         "From migrate_vma_setup's entry to migrate_vma_finalize's return, of completed migrations.",
-        _CLASS_OWNER,
-        Source(tables.MIGRATION, "duration", _COMPLETED, sum="duration_ns"),
+        CLASS_OWNER,
+        Source(tables.MIGRATION_HISTOGRAM, "duration", COMPLETED, sum="duration_ns"),
         scale=Scale.nanoseconds,
     ),
     counter(
@@ -73,8 +88,11 @@ MIGRATIONS = (
         " drm_pagemap and test_hmm copy here), commit (migrate_vma_pages), driver_complete (to migrate_vma_finalize;"
         " amdgpu, nouveau and nvidia-uvm wait for the copy here), finalize (migrate_vma_finalize)."
         " Where pages never ran, only setup and finalize.",
-        _CLASS_OWNER | {"phase": ""},
-        *(Source(tables.MIGRATION, f"{phase}_ns", _PHASES, labels={"phase": phase}) for phase in values.PHASES),
+        CLASS_OWNER | {"phase": ""},
+        *(
+            Source(tables.MIGRATION_HISTOGRAM, f"{phase}_ns", PHASES, labels={"phase": phase})
+            for phase in values.PHASES
+        ),
         scale=Scale.nanoseconds,
     ),
     histogram(
@@ -85,36 +103,14 @@ MIGRATIONS = (
             Source(
                 tables.MIGRATION_PHASE,
                 "duration",
-                _PHASES,
+                PHASES,
                 where={"phase": number},
                 labels={"phase": phase},
                 sum="ns",
-                option="histograms.migration_phases",
+                options=("histograms.migration_phases",),
             )
             for number, phase in enumerate(values.PHASES)
         ),
         scale=Scale.nanoseconds,
-    ),
-)
-
-DEVICE_RANGES = (
-    counter(
-        "hmm_device_range_migrations_total",
-        "Calls of migrate_device_range and migrate_device_pfns: eviction in xe and nvidia-uvm (which calls it once"
-        " a page), teardown elsewhere. xe tries up to three times for one eviction.",
-        {"function": "function"},
-        *(
-            Source(tables.DEVICE_RANGE, "calls", (member.name,), where={"function": member})
-            for member in values.DeviceFunction
-        ),
-    ),
-    histogram(
-        "hmm_device_range_size_bytes",
-        "Size of the array given to migrate_device_range or migrate_device_pfns, resident or not, in pages' bytes.",
-        {"function": "function"},
-        *(
-            Source(tables.DEVICE_RANGE, "size", (member.name,), where={"function": member}, sum="bytes")
-            for member in values.DeviceFunction
-        ),
     ),
 )

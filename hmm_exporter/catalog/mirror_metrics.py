@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from hmm_exporter.catalog import tables
-from hmm_exporter.catalog.metric import INSERT_PROBES, Metric, Scale, Source, counter, histogram
+from hmm_exporter.catalog.metric import INSERT_PROBES, RANGE_PROBES, Metric, Scale, Source, counter, histogram
 from hmm_exporter.catalog.values import Entry, Event, Failure, RangeFunction
 
 # Errors that each function can return, read in 6.1, 6.12, 7.2 and 7.3.
@@ -34,8 +34,8 @@ RANGE_FAULTS = (
     ),
     counter(
         "hmm_range_fault_failures_total",
-        "Calls that returned an error. To 7.2 EBUSY is every lost race, also one that the call's own faults caused;"
-        " hmm_range_fault_unlocked_timeout retries inside and returns it only after its timeout.",
+        "Calls that returned an error. EBUSY of hmm_range_fault is every lost race, also one that the call's own"
+        " faults caused; hmm_range_fault_unlocked_timeout retries inside and returns it only after its timeout.",
         {"function": "", "driver": "subject", "errno": "errno"},
         *(
             Source(
@@ -70,6 +70,30 @@ RANGE_FAULTS = (
         "Returns of EBUSY by the function that called, from the kernel stack.",
         {"driver": "ops", "caller": "stack"},
         *(Source(tables.EBUSY, "calls", (member.name,), where={"function": member}) for member in RangeFunction),
+    ),
+    counter(
+        "hmm_range_fault_attempts_total",
+        "Walks of a range: returns of hmm_range_fault (to 7.2) or hmm_range_fault_locked (7.3 and newer), which"
+        " hmm_range_fault_unlocked_timeout calls until one succeeds.",
+        {"driver": "ops"},
+        Source(tables.RANGE_ATTEMPT, "attempts", RANGE_PROBES, any_probe=True, options=("range_attempts",)),
+    ),
+    counter(
+        "hmm_range_fault_ebusy_total",
+        "Walks that ended in EBUSY: raced (the CPU invalidated the range), own_fault (a fault of the walk itself did,"
+        " such as copy on write), lock_dropped (7.3 and newer: a fault gave mmap_lock away, which is progress).",
+        {"driver": "ops", "reason": ""},
+        *(
+            Source(
+                tables.RANGE_ATTEMPT,
+                reason,
+                RANGE_PROBES,
+                labels={"reason": reason},
+                any_probe=True,
+                options=("range_attempts",),
+            )
+            for reason in ("raced", "own_fault", "lock_dropped")
+        ),
     ),
 )
 
@@ -128,8 +152,8 @@ REST = (
     ),
     _event(
         "hmm_huge_faults_total",
-        "CPU faults on a huge page on the device that do_huge_pmd_device_private handled (6.19 and newer); calls"
-        " that return VM_FAULT_RETRY are hmm_huge_fault_retries_total.",
+        "Calls of do_huge_pmd_device_private (6.19 and newer) that did not return VM_FAULT_RETRY: faults on a huge"
+        " page on the device, also those of hmm_range_fault and those that found its lock taken and come again.",
         Event.huge_fault,
         "do_huge_pmd_device_private",
     ),
@@ -187,5 +211,15 @@ REST = (
             Source(tables.MIGRATION_PTE, "entries", (probe,), where={"entry": entry}),
         )
         for entry, probe in ((Entry.set, "set_migration_pte"), (Entry.removed, "remove_migration_pte"))
+    ),
+    *(
+        counter(
+            f"hmm_migration_pmds_{entry.name}_total",
+            f"Migration entries of huge pages {entry.name} (tracepoint thp:{probe}). context as with"
+            " hmm_migration_ptes.",
+            {"context": "context"},
+            Source(tables.MIGRATION_PMD, "entries", (probe,), where={"entry": entry}),
+        )
+        for entry, probe in ((Entry.set, "set_migration_pmd"), (Entry.removed, "remove_migration_pmd"))
     ),
 )

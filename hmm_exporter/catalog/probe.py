@@ -25,8 +25,8 @@ class Probe:
 
     name: str
     group: str
-    source: str
-    """The file in ``bpf/program`` that holds its programs."""
+    sources: tuple[str, ...]
+    """The files in ``bpf/program`` that it is made of, in order."""
     functions: tuple[str, ...]
     versions: str
     """The releases that have it, for the reader of ``--check``."""
@@ -37,6 +37,8 @@ class Probe:
     tracepoint: bool = False
     requires: str = ""
     """The probe without which this one has nothing to say."""
+    reads_pages: bool = False
+    """It is for what only bpf_probe_read_kernel can read."""
     needs: str = ""
     """The kernel option without which the function is not built."""
     fields: tuple[str, ...] = ()
@@ -44,5 +46,5 @@ class Probe:
 
     @property
     def programs(self) -> tuple[str, ...]:
-        """Names of the C functions in ``source``, entry before exit."""
+        """Names of its C functions, entry before exit."""
         return tuple(f"{when}_{self.name}" for when, there in (("enter", self.entry), ("leave", self.exit)) if there)

@@ -28,10 +28,16 @@ GROUPS = (
 PROCESS_FIELDS = ("task_struct.flags", "task_struct.mm", "task_struct.tgid", "task_struct.comm")
 # It exists with CONFIG_MEMCG only; without it the process is `current`, not the memory's owner.
 OPTIONAL_FIELDS = ("mm_struct.owner",)
+# 0 where the kernel has none: huge folios migrate to devices since 6.19.
+OPTIONAL_ENUMERATORS = ("MIGRATE_VMA_SELECT_COMPOUND",)
 
+_MIGRATION_SOURCES = ("migration_book.c", "migration.c")
 _MIGRATION = (
     "migrate_vma.vma",
+    "migrate_vma.dst",
+    "migrate_vma.src",
     "migrate_vma.cpages",
+    "migrate_vma.npages",
     "migrate_vma.start",
     "migrate_vma.end",
     "migrate_vma.pgmap_owner",
@@ -41,7 +47,10 @@ _MIGRATION = (
     "vm_area_struct.vm_mm",
 )
 _SELECT = ("MIGRATE_VMA_SELECT_SYSTEM", "MIGRATE_VMA_SELECT_DEVICE_PRIVATE", "MIGRATE_VMA_SELECT_DEVICE_COHERENT")
+_RANGE_SOURCES = ("range_attempt.c", "range_fault.c")
 _RANGE = (
+    "task_struct.min_flt",
+    "task_struct.maj_flt",
     "hmm_range.notifier",
     "hmm_range.start",
     "hmm_range.end",
@@ -56,7 +65,7 @@ PROBES = (
     Probe(
         "migrate_vma_setup",
         "migration",
-        "migration.c",
+        _MIGRATION_SOURCES,
         ("migrate_vma_setup",),  # mm/migrate_device.c:740
         "6.1 and newer (fault_page)",
         entry=True,
@@ -67,7 +76,7 @@ PROBES = (
     Probe(
         "migrate_vma_pages",
         "migration",
-        "migration.c",
+        _MIGRATION_SOURCES,
         ("migrate_vma_pages",),  # mm/migrate_device.c:1286
         "6.1 and newer",
         entry=True,
@@ -77,7 +86,7 @@ PROBES = (
     Probe(
         "migrate_vma_finalize",
         "migration",
-        "migration.c",
+        _MIGRATION_SOURCES,
         ("migrate_vma_finalize",),  # mm/migrate_device.c:1372
         "6.1 and newer",
         entry=True,
@@ -85,9 +94,19 @@ PROBES = (
         requires="migrate_vma_setup",
     ),
     Probe(
+        "migrate_device_unmap",
+        "migration",
+        _MIGRATION_SOURCES,
+        ("migrate_device_unmap",),  # mm/migrate_device.c:571, static: may be inlined in other builds
+        "6.1 and newer",
+        entry=True,
+        requires="migrate_vma_setup",
+        reads_pages=True,
+    ),
+    Probe(
         "migrate_device_range",
         "device_range",
-        "device_range.c",
+        ("device_range.c",),
         ("migrate_device_range",),  # mm/migrate_device.c:1414
         "6.1 and newer",
         entry=True,
@@ -97,7 +116,7 @@ PROBES = (
     Probe(
         "migrate_device_pfns",
         "device_range",
-        "device_range.c",
+        ("device_range.c",),
         ("migrate_device_pfns",),  # mm/migrate_device.c:1458
         "6.15 and newer",
         entry=True,
@@ -105,9 +124,19 @@ PROBES = (
         exit_only_with="per_page",
     ),
     Probe(
+        "migrate_device_pages",
+        "device_range",
+        ("device_range.c",),
+        ("migrate_device_pages",),  # mm/migrate_device.c:1271
+        "6.1 and newer",
+        entry=True,
+        exit=True,
+        reads_pages=True,
+    ),
+    Probe(
         "hmm_range_fault",
         "range_fault",
-        "range_fault.c",
+        _RANGE_SOURCES,
         ("hmm_range_fault",),  # mm/hmm.c:762
         "all",
         entry=True,
@@ -119,7 +148,7 @@ PROBES = (
     Probe(
         "hmm_range_fault_unlocked_timeout",
         "range_fault",
-        "range_fault.c",
+        _RANGE_SOURCES,
         ("hmm_range_fault_unlocked_timeout",),  # mm/hmm.c:788
         "7.3 and newer",
         entry=True,
@@ -129,9 +158,20 @@ PROBES = (
         enumerators=_REQUEST,
     ),
     Probe(
+        "hmm_range_fault_locked",
+        "range_fault",
+        _RANGE_SOURCES,
+        ("hmm_range_fault_locked",),  # mm/hmm.c:693, static: may be inlined in other builds
+        "7.3 and newer",
+        entry=True,
+        exit=True,
+        needs="CONFIG_HMM_MIRROR",
+        requires="hmm_range_fault",
+    ),
+    Probe(
         "make_device_exclusive",
         "device_exclusive",
-        "device_exclusive.c",
+        ("device_exclusive.c",),
         # mm/rmap.c:2862; one page a call from 6.15 on. Before, make_device_exclusive_range took
         # a range (6.12 mm/rmap.c:2517). Both have the mm first.
         ("make_device_exclusive", "make_device_exclusive_range"),
@@ -143,7 +183,7 @@ PROBES = (
     Probe(
         "restore_exclusive_pte",
         "device_exclusive",
-        "device_exclusive.c",
+        ("device_exclusive.c",),
         ("restore_exclusive_pte",),  # mm/memory.c:947, static: may be inlined in other builds
         "all",
         entry=True,
@@ -153,7 +193,7 @@ PROBES = (
     Probe(
         "mmu_interval_notifier_insert",
         "interval_notifier",
-        "interval_notifier.c",
+        ("interval_notifier.c",),
         ("mmu_interval_notifier_insert",),  # mm/mmu_notifier.c:1018
         "all",
         entry=True,
@@ -163,7 +203,7 @@ PROBES = (
     Probe(
         "mmu_interval_notifier_insert_locked",
         "interval_notifier",
-        "interval_notifier.c",
+        ("interval_notifier.c",),
         ("mmu_interval_notifier_insert_locked",),  # mm/mmu_notifier.c:1041; amdkfd, amdxdna
         "all",
         entry=True,
@@ -173,7 +213,7 @@ PROBES = (
     Probe(
         "mmu_interval_notifier_remove",
         "interval_notifier",
-        "interval_notifier.c",
+        ("interval_notifier.c",),
         ("mmu_interval_notifier_remove",),  # mm/mmu_notifier.c:1085
         "all",
         entry=True,
@@ -183,7 +223,7 @@ PROBES = (
     Probe(
         "do_huge_pmd_device_private",
         "huge_fault",
-        "huge_fault.c",
+        ("huge_fault.c",),
         ("do_huge_pmd_device_private",),  # mm/huge_memory.c:1476
         "6.19 and newer",
         entry=True,
@@ -194,7 +234,7 @@ PROBES = (
     Probe(
         "hmm_dma_map_pfn",
         "per_page",
-        "dma.c",
+        ("dma.c",),
         ("hmm_dma_map_pfn",),  # mm/hmm.c:916
         "6.16 and newer",
         exit=True,
@@ -203,7 +243,7 @@ PROBES = (
     Probe(
         "hmm_dma_unmap_pfn",
         "per_page",
-        "dma.c",
+        ("dma.c",),
         ("hmm_dma_unmap_pfn",),  # mm/hmm.c:1013
         "6.16 and newer",
         exit=True,
@@ -212,7 +252,7 @@ PROBES = (
     Probe(
         "__mmu_notifier_invalidate_range_start",
         "per_page",
-        "invalidation.c",
+        ("invalidation.c",),
         # mm/mmu_notifier.c:568; mmu_notifier_invalidate_range_start is an inline around it.
         ("__mmu_notifier_invalidate_range_start",),
         "all",
@@ -229,7 +269,7 @@ PROBES = (
     Probe(
         "migrate_device_finalize",
         "per_page",
-        "device_range.c",
+        ("device_range.c",),
         # mm/migrate_device.c:1354. Counted nowhere: it says that the migration entries removed
         # meanwhile are an eviction's. To 6.12 migrate_vma_finalize ends in it, which is no harm.
         ("migrate_device_finalize",),
@@ -240,7 +280,7 @@ PROBES = (
     Probe(
         "set_migration_pte",
         "per_page",
-        "migration_pte.c",
+        ("migration_pte.c",),
         ("set_migration_pte",),  # include/trace/events/migrate.h
         "all",
         entry=True,
@@ -249,8 +289,26 @@ PROBES = (
     Probe(
         "remove_migration_pte",
         "per_page",
-        "migration_pte.c",
+        ("migration_pte.c",),
         ("remove_migration_pte",),
+        "all",
+        entry=True,
+        tracepoint=True,
+    ),
+    Probe(
+        "set_migration_pmd",
+        "per_page",
+        ("migration_pte.c",),
+        ("set_migration_pmd",),  # include/trace/events/thp.h
+        "all",
+        entry=True,
+        tracepoint=True,
+    ),
+    Probe(
+        "remove_migration_pmd",
+        "per_page",
+        ("migration_pte.c",),
+        ("remove_migration_pmd",),
         "all",
         entry=True,
         tracepoint=True,

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.metric import INSERT_PROBES, RANGE_PROBES, Metric, Scale, Source, counter
-from hmm_exporter.catalog.values import Failure
+from hmm_exporter.catalog.values import Direction, Failure
 
 _SETUP = ("migrate_vma_setup",)
+_PAGES = ("migrate_vma_setup", "migrate_vma_pages", "migrate_vma_finalize")
 
 
 def _process(name: str, help: str, column: str, *probes: str, scale: Scale = Scale.one) -> Metric:
@@ -35,6 +36,30 @@ PROCESSES = (
         "Page-aligned size of the ranges given to migrate_vma_setup when it returned 0, by the memory's owner.",
         {"comm": "comm", "class": "class", "pgmap_owner": "owner"},
         Source(tables.PROCESS_MIGRATION, "requested_bytes", _SETUP),
+        per_process=True,
+    ),
+    counter(
+        "hmm_process_moved_bytes_total",
+        "Pages copied by migrations, by the process that owns the memory; direction by the pages themselves.",
+        {"comm": "comm", "direction": ""},
+        *(
+            Source(
+                tables.PROCESS_MIGRATION,
+                "moved_bytes",
+                _PAGES,
+                labels={"direction": way.name},
+                element=way,
+                options=("pages", "devices"),
+            )
+            for way in Direction
+        ),
+        per_process=True,
+    ),
+    counter(
+        "hmm_process_returned_bytes_total",
+        "Thrash: bytes that a CPU fault brought back within thrash_window of their arrival, by the memory's owner.",
+        {"comm": "comm"},
+        Source(tables.PROCESS_MIGRATION, "returned_bytes", _PAGES, options=("pages", "devices")),
         per_process=True,
     ),
     _process(

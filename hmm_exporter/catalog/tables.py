@@ -19,10 +19,12 @@ from hmm_exporter.catalog.probes import PROBES
 from hmm_exporter.catalog.values import (
     HISTOGRAM_SLOTS,
     PHASES,
+    DEVICE_REGIONS,
     PTE_ORDERS,
     Class,
     Context,
     DeviceFunction,
+    Direction,
     Entry,
     Event,
     Failure,
@@ -32,6 +34,7 @@ from hmm_exporter.catalog.values import (
     RangeFunction,
     Size,
     Trigger,
+    Unmoved,
 )
 
 
@@ -62,14 +65,22 @@ class Key:
 
 @dataclass(frozen=True)
 class Value:
-    """A field of a value: one u64, or a histogram's slots."""
+    """A field of a value: one u64, an array of some, or a histogram's slots."""
 
     name: str
     histogram: Size | None = None
+    by: type[IntEnum] | None = None
+    """One u64 for each member."""
 
     @property
     def words(self) -> int:
+        if self.by:
+            return len(self.by)
         return HISTOGRAM_SLOTS if self.histogram else 1
+
+    @property
+    def is_array(self) -> bool:
+        return bool(self.by or self.histogram)
 
 
 @dataclass(frozen=True)
@@ -102,6 +113,8 @@ class Table:
 _OWNER = Key("owner", "u64", admitted_by="owner")
 _DRIVER = Key("ops", "u64", admitted_by="driver")
 _COMM = Key("comm", "comm", admitted_by="process")
+_DEVICE = Key("device", "u8")
+_EACH_DEVICE = Key("device", "u8", count=DEVICE_REGIONS + 2)
 _CLASS = Key("class", "u8", Class)
 _TRIGGER = Key("trigger", "u8", Trigger)
 
@@ -114,13 +127,24 @@ def _counters(*names: str) -> tuple[Value, ...]:
 OWNER = Table("owner", Kind.HASH, (Key("owner", "u64"),), _counters("stack"), sharded=False)
 DRIVER = Table("driver", Kind.HASH, (Key("ops", "u64"),), _counters("seen"), sharded=False)
 
+# What migrations are counted as when they begin has no device: it is the pages that say which.
 MIGRATION = Table(
     "migration",
     Kind.HASH,
-    (_OWNER, _CLASS, _TRIGGER),
-    _counters("started", "empty", "completed", "requested_bytes", "duration_ns")
+    (_OWNER, _CLASS, _TRIGGER, _DEVICE),
+    _counters("started", "empty", "completed", "requested_bytes", "collected_bytes", "zero_filled_bytes")
+    + tuple(Value(f"{reason.name}_bytes") for reason in Unmoved)
+    + _counters("aborted", "partial", "huge", "returned_bytes")
+    + (Value("moved_bytes", by=Direction), Value("moved_huge_bytes", by=Direction)),
+)
+MIGRATION_HISTOGRAM = Table(
+    "migration_histogram",
+    Kind.HASH,
+    (_OWNER, _CLASS),
+    _counters("duration_ns")
     + tuple(Value(f"{phase}_ns") for phase in PHASES)
-    + (Value("request_size", Size.bytes), Value("duration", Size.seconds)),
+    + _counters("requested_bytes", "moved_bytes")
+    + (Value("request_size", Size.bytes), Value("moved_size", Size.bytes), Value("duration", Size.seconds)),
 )
 MIGRATION_PHASE = Table(
     "migration_phase",
@@ -131,14 +155,24 @@ MIGRATION_PHASE = Table(
 DEVICE_RANGE = Table(
     "device_range",
     Kind.ARRAY,
-    (Key("function", "u8", DeviceFunction),),
+    (Key("function", "u8", DeviceFunction), _EACH_DEVICE),
     _counters("calls", "bytes") + (Value("size", Size.bytes),),
+    sharded=False,
+)
+DEVICE = Table(
+    "device",
+    Kind.ARRAY,
+    (_EACH_DEVICE,),
+    _counters("range_moved_bytes", "residency_ns") + (Value("residency", Size.seconds),),
 )
 RANGE_FAULT = Table(
     "range_fault",
     Kind.HASH,
     (_DRIVER, Key("function", "u8", RangeFunction), Key("intent", "u8", Intent)),
     _counters("calls", "bytes", "duration_ns") + (Value("size", Size.bytes), Value("duration", Size.seconds)),
+)
+RANGE_ATTEMPT = Table(
+    "range_attempt", Kind.HASH, (_DRIVER,), _counters("attempts", "raced", "own_fault", "lock_dropped")
 )
 EBUSY = Table(
     "ebusy",
@@ -172,6 +206,12 @@ MIGRATION_PTE = Table(
     (Key("entry", "u8", Entry), Key("order", "u8", count=PTE_ORDERS), Key("context", "u8", Context)),
     _counters("entries"),
 )
+MIGRATION_PMD = Table(
+    "migration_pmd",
+    Kind.ARRAY,
+    (Key("entry", "u8", Entry), Key("context", "u8", Context)),
+    _counters("entries"),
+)
 EVENT = Table("event", Kind.ARRAY, (Key("event", "u8", Event),), _counters("calls"))
 PROCESS = Table(
     "process",
@@ -192,7 +232,7 @@ PROCESS_MIGRATION = Table(
     "process_migration",
     Kind.HASH,
     (_COMM, _OWNER, _CLASS),
-    _counters("started", "requested_bytes"),
+    _counters("started", "requested_bytes", "returned_bytes") + (Value("moved_bytes", by=Direction),),
 )
 PROCESS_FAILURE = Table(
     "process_failure",
@@ -215,14 +255,18 @@ ROW_TABLES = (
     OWNER,
     DRIVER,
     MIGRATION,
+    MIGRATION_HISTOGRAM,
     MIGRATION_PHASE,
     DEVICE_RANGE,
+    DEVICE,
     RANGE_FAULT,
+    RANGE_ATTEMPT,
     EBUSY,
     INTERVAL_NOTIFIER,
     FAILURE,
     INVALIDATION,
     MIGRATION_PTE,
+    MIGRATION_PMD,
     EVENT,
     PROCESS,
     PROCESS_MIGRATION,

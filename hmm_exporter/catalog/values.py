@@ -19,6 +19,7 @@ CONSTANTS = {
     "VM_FAULT_SIGSEGV": 0x000040,
     "VM_FAULT_RETRY": 0x000400,
     "VM_FAULT_FALLBACK": 0x000800,
+    "EBUSY": 16,  # include/uapi/asm-generic/errno-base.h
 }
 
 PHASES = ("setup", "driver_prepare", "commit", "driver_complete", "finalize")
@@ -27,9 +28,15 @@ PTE_ORDERS = 12
 
 OTHER_POINTER = 0xFFFF_FFFF_FFFF_FFFF
 """Stands for every owner, or driver, that arrived while no row was free. Not a kernel address."""
-OTHER_COMM = b"\xff" * 16
+OTHER_COMM = b"\xff" * 24
 OTHER_ERRNO = 0xFFFF
 OTHER_STACK = 0xFFFF_FFFF
+OTHER_DEVICE = 0xFF
+
+DEVICE_REGIONS = 64
+"""Physical ranges of devices that are told apart: some GPUs have one each, some drivers one a GPU and partition."""
+DEVICE_NONE, DEVICE_UNKNOWN = DEVICE_REGIONS, DEVICE_REGIONS + 1
+"""No page on a device; a page on one whose range is not known, or found no room."""
 
 
 class Class(IntEnum):
@@ -74,6 +81,25 @@ class Invalidation(IntEnum):
     exclusive = 1
 
 
+class Direction(IntEnum):
+    """From where to where pages moved: source on a device, times two, plus destination on a device."""
+
+    host_to_host = 0
+    host_to_device = 1
+    device_to_host = 2
+    device_to_device = 3
+
+
+class Unmoved(IntEnum):
+    """Why pages that were asked for did not move."""
+
+    not_selected = 0
+    busy = 1
+    no_destination = 2
+    commit_failed = 3
+    not_read = 4
+
+
 class Entry(IntEnum):
     """A migration entry was set, or removed."""
 
@@ -115,6 +141,8 @@ class Loss(IntEnum):
 
     migration_abandoned = 0  # not tracked, or never finalized before the thread's next setup
     stack = 1  # no stack could be taken
+    arrival_full = 2  # no room for a region that arrived on a device
+    arrival_unknown = 3  # a region came back, and nobody knows since when it was there
 
 
 class Size(Enum):

@@ -86,9 +86,9 @@ def _labelled(selected: Selected, rows: Rows) -> Iterator[tuple[LabelValues, lis
     for selection in selected.selections:
         for row in rows[selection.table]:
             if selection.matches(row.key):
-                words = selection.words(row)
-                if any(words) or not selected.metric.per_process:
-                    yield selection.labels(row.key), words
+                words, values = selection.words(row), selection.labels(row.key)
+                if any(words) or selected.shows_zero(selection, row.key, values):
+                    yield values, words
 
 
 def _family(selected: Selected, sums: Sums) -> Family:

@@ -152,14 +152,21 @@ def maps(map_set: MapSet, rows: Rows, threads: Sequence[Thread]) -> Iterator[Fam
     overflow = CounterMetricFamily(
         "hmm_exporter_label_overflow_events",
         "Events whose label set found no row of its own and that were booked as other; of stack: EBUSY returns,"
-        " and new owners, whose kernel stack could not be kept.",
+        " and new owners, whose kernel stack could not be kept; of arrival: regions on a device that are not followed.",
         labels=("map",),
     )
     for table, row in zip(tables.ROW_TABLES, rows[tables.OVERFLOW]):
         if table.kind is Kind.HASH and table not in (tables.OWNER, tables.DRIVER):
             overflow.add_metric((table.name,), row.words[0])
     overflow.add_metric(("stack",), rows[tables.LOSS][Loss.stack].words[0])
+    overflow.add_metric(("arrival",), rows[tables.LOSS][Loss.arrival_full].words[0])
     yield overflow
+    yield CounterMetricFamily(
+        "hmm_exporter_residency_misses",
+        "Regions that a CPU fault brought back and whose arrival is not known: before the start, more than an hour"
+        " ago, or in a fork's parent.",
+        value=rows[tables.LOSS][Loss.arrival_unknown].words[0],
+    )
 
 
 def migrations(in_flight: int, abandoned: int, balanced: bool) -> Iterator[Family]:
@@ -171,12 +178,14 @@ def migrations(in_flight: int, abandoned: int, balanced: bool) -> Iterator[Famil
     )
     yield CounterMetricFamily(
         "hmm_exporter_migrations_abandoned",
-        "Migrations that were not finalized before their thread's next one or for ten minutes, or not tracked.",
+        "Migrations that were not finalized before their thread's next one or for ten minutes, or not tracked from"
+        " beginning to end.",
         value=abandoned,
     )
     yield GaugeMetricFamily(
         "hmm_exporter_books_balanced",
-        "1 if started = failed + empty + completed + in flight + abandoned.",
+        "1 if started = failed + empty + completed + in flight + abandoned, and requested = moved + zero-filled +"
+        " the sum of unmoved.",
         value=int(balanced),
     )
 

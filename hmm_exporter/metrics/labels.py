@@ -62,13 +62,15 @@ class Names:
         stack: Callable[[int], tuple[int, ...]],
         module_users: Callable[[str], tuple[str, ...]],
         callers: int,
+        device: Callable[[int], str] = lambda number: OTHER,
     ) -> None:
         """``stack`` gives the return addresses of a stack id, ``module_users`` the modules that use
-        one; ``callers`` limits distinct callers."""
+        one; ``callers`` limits distinct callers; ``device`` names a device's number, empty if there is none."""
         self._symbols = symbols
         self._stack = stack
         self._module_users = module_users
         self._most_callers = callers
+        self._device = device
         self._owners = {0: Owner(NONE, NONE), values.OTHER_POINTER: Owner(OTHER, OTHER)}
         self._drivers = {0: UNKNOWN, values.OTHER_POINTER: OTHER}
         self._callers = {values.OTHER_STACK: OTHER}
@@ -107,6 +109,12 @@ class Names:
 
     def driver(self, ops: int) -> str:
         return self._drivers.get(ops, UNKNOWN)
+
+    def device(self, number: int) -> str:
+        """Empty for a number that no device has."""
+        if number == values.DEVICE_NONE:
+            return NONE
+        return self._device(number) if number < values.DEVICE_REGIONS else OTHER
 
     def caller(self, stack: int) -> str:
         return self._callers.get(stack, UNKNOWN)

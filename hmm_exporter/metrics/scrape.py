@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric as Family
 
 from hmm_exporter.bpf.attach import Attachments
 from hmm_exporter.bpf.maps import MapSet, Row, Thread
-from hmm_exporter.bpf.plan import ATTACHED
+from hmm_exporter.bpf.plan import ABSENT, ATTACHED, Outcome, reads_pages
 from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.tables import Table
 from hmm_exporter.config import Config
@@ -40,10 +40,9 @@ class Scrape:
         # The simulator's modules are not this machine's.
         module_users = (lambda module: ()) if kernel.simulated else modules.users
         self._names = Names(kernel.symbols, stack, module_users, config.limits.callers)
-        attached = {outcome.probe.name for outcome in attachments.outcomes if outcome.state == ATTACHED}
-        if config.histograms.migration_phases:
-            attached.add("histograms.migration_phases")
-        self._collector = Collector(frozenset(attached), self._names, config.limits.series)
+        self._pages = reads_pages(kernel)
+        there = frozenset(_there(attachments.outcomes, config, self._pages))
+        self._collector = Collector(there, self._names, config.limits.series)
         self._runs = exporter.ProbeRuns(attachments.programs)
         self._facts = list(exporter.build_and_kernel(kernel, attachments.bcc))
         self._facts += exporter.probes(attachments.outcomes)
@@ -88,7 +87,7 @@ class Scrape:
         self, maps: MapSet, rows: Mapping[Table, Sequence[Row]], threads: Sequence[Thread], idle: Idle
     ) -> Iterable[Family]:
         abandoned = books.totals(rows).plus(idle.gone).abandoned
-        balanced = books.balanced(maps, rows, threads, idle.gone)
+        balanced = books.balanced(maps, rows, threads, idle.gone, self._pages)
         return exporter.migrations(books.in_flight(threads), abandoned, balanced)
 
     def _read(self, maps: MapSet) -> Mapping[Table, Sequence[Row]]:
@@ -102,3 +101,18 @@ class Scrape:
             [int(row.key[0]) for row in rows[tables.DRIVER]],
             [int(row.key[stack_at]) for row in rows[tables.EBUSY]],
         )
+
+
+def _there(outcomes: Sequence[Outcome], config: Config, pages: bool) -> Iterable[str]:
+    """Attached probes, options that are on, and needs that are met: what a metric's source may ask for."""
+    states = {outcome.probe.name: outcome.state for outcome in outcomes}
+    yield from (probe for probe, state in states.items() if state == ATTACHED)
+    if config.histograms.migration_phases:
+        yield "histograms.migration_phases"
+    if pages:
+        yield "pages"
+        yield "devices"
+    # To 7.2 each call of hmm_range_fault is an attempt; where the other function is, only what both call is.
+    newer = {states.get(name) for name in ("hmm_range_fault_locked", "hmm_range_fault_unlocked_timeout")}
+    if states.get("hmm_range_fault_locked") == ATTACHED or newer == {ABSENT}:
+        yield "range_attempts"

@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from hmm_exporter.bpf.maps import KeyValues, Row
-from hmm_exporter.catalog.metric import Metric, Source, Type
+from hmm_exporter.catalog.metric import Metric, Source, Type, Zeros
 from hmm_exporter.catalog.tables import Key, Table
-from hmm_exporter.catalog.values import HISTOGRAM_SLOTS
+from hmm_exporter.catalog.values import DEVICE_NONE, HISTOGRAM_SLOTS
 from hmm_exporter.metrics import labels
 from hmm_exporter.metrics.labels import OTHER, Names
 
 LabelValues = tuple[str, ...]
 _Namer = Callable[[KeyValues], str]
 
-OPEN_LABELS = frozenset({"pgmap_owner", "driver", "comm", "caller"})
+OPEN_LABELS = frozenset({"pgmap_owner", "device", "driver", "comm", "caller"})
 """Labels whose values nobody knows beforehand."""
 
 
@@ -35,6 +35,8 @@ class Selection:
     namers: tuple[_Namer, ...]
     columns: tuple[slice, ...]
     """Where the words lie in a row: the column, then a histogram's sum."""
+    device: int | None
+    """Position of the device in the key, if there is one."""
 
     def matches(self, key: KeyValues) -> bool:
         return all(key[at] == value for at, value in self.where)
@@ -44,6 +46,9 @@ class Selection:
 
     def words(self, row: Row) -> list[int]:
         return [word for column in self.columns for word in row.words[column]]
+
+    def has_device(self, key: KeyValues) -> bool:
+        return self.device is not None and key[self.device] != DEVICE_NONE
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,17 @@ class Selected:
         # No function has more errors than one has classes and a few: 16 is plenty for both.
         return 16 if set(self.metric.labels) - OPEN_LABELS else 1
 
+    def shows_zero(self, selection: Selection, key: KeyValues, values: LabelValues) -> bool:
+        """Whether the label set of that key is shown before it has counted anything."""
+        if self.metric.per_process or "" in values:
+            return False
+        if values == self.as_other(values):
+            return True
+        zeros = self.metric.zeros
+        return zeros is Zeros.every or zeros is (
+            Zeros.with_device if selection.has_device(key) else Zeros.without_device
+        )
+
     def as_other(self, values: LabelValues) -> LabelValues:
         """The same label set with `other` for each open label."""
         return tuple(OTHER if label in OPEN_LABELS else value for label, value in zip(self.metric.labels, values))
@@ -100,7 +116,7 @@ def select(metric: Metric, attached: frozenset[str], names: Names) -> Selected |
 
 def _is_fed(source: Source, attached: frozenset[str]) -> bool:
     probes = (any if source.any_probe else all)(probe in attached for probe in source.probes)
-    return probes and (not source.option or source.option in attached)
+    return probes and attached.issuperset(source.options)
 
 
 def _selection(metric: Metric, source: Source, names: Names) -> Selection:
@@ -110,11 +126,15 @@ def _selection(metric: Metric, source: Source, names: Names) -> Selection:
             namers.append(_constant(source.labels[label]))
         else:
             namers.append(_namer(label, _position(source.table, field), source.table, names))
-    columns = [_slice(source.table, source.column)]
+    column = _slice(source.table, source.column)
+    if source.element is not None:
+        column = slice(column.start + source.element, column.start + source.element + 1)
+    columns = [column]
     if source.sum:
         columns.append(_slice(source.table, source.sum))
     where = tuple((_position(source.table, field), value) for field, value in source.where.items())
-    return Selection(source.table, where, tuple(namers), tuple(columns))
+    device = next((at for at, key in enumerate(source.table.keys) if key.name == "device"), None)
+    return Selection(source.table, where, tuple(namers), tuple(columns), device)
 
 
 def _constant(text: str) -> _Namer:
@@ -128,6 +148,7 @@ def _namer(label: str, at: int, table: Table, names: Names) -> _Namer:
         return lambda key: members[key[at]]  # type: ignore[index]
     by_label: Mapping[str, Callable[..., str]] = {
         "pgmap_owner": lambda address: names.owner(address).name,
+        "device": names.device,
         "driver": names.driver,
         "caller": names.caller,
         "comm": labels.comm,

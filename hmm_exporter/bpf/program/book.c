@@ -27,7 +27,18 @@ INLINE struct process_counters *process_row_of(void *ctx, u64 *comm)
 {
 	struct process_key key = {};
 
-	key.comm[0] = comm[0];
-	key.comm[1] = comm[1];
+	copy_comm(key.comm, comm);
 	return process_row(ctx, &key);
+}
+
+/* 0 where `b` is larger. */
+INLINE u64 difference(u64 a, u64 b)
+{
+	return a > b ? a - b : 0;
+}
+
+INLINE void add_pages(u64 *counter, u64 pages)
+{
+	if (pages)
+		add(counter, pages * PAGE_SIZE);
 }

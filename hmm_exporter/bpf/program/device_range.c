@@ -20,9 +20,10 @@
 #define DEVICE_LEAVE(probe)
 #endif
 
-INLINE void device_range(u8 function, u64 pages)
+/* `pfn` is the first page of the range: it says whose range it is. */
+INLINE void device_range(u8 function, u64 pfn, u64 pages)
 {
-	struct device_range *row = device_range_row(function);
+	struct device_range *row = device_range_row(function, device_of(pfn));
 	u64 bytes = pages * PAGE_SIZE;
 
 	if (!row)
@@ -35,7 +36,7 @@ INLINE void device_range(u8 function, u64 pages)
 ENTER(migrate_device_range)
 {
 	if (current_passes(CURRENT_TASK(ctx))) {
-		device_range(DEVICE_FUNCTION_migrate_device_range, ARGUMENT_3(ctx));
+		device_range(DEVICE_FUNCTION_migrate_device_range, ARGUMENT_2(ctx), ARGUMENT_3(ctx));
 		DEVICE_ENTER(PROBE_migrate_device_range);
 	}
 	return 0;
@@ -50,7 +51,12 @@ LEAVE(migrate_device_range)
 ENTER(migrate_device_pfns)
 {
 	if (current_passes(CURRENT_TASK(ctx))) {
-		device_range(DEVICE_FUNCTION_migrate_device_pfns, ARGUMENT_2(ctx));
+		u64 pfn = 0;
+
+#if PAGES
+		probe_read(&pfn, 8, (void *)ARGUMENT_1(ctx)); /* frames here, entries when it returns */
+#endif
+		device_range(DEVICE_FUNCTION_migrate_device_pfns, pfn, ARGUMENT_2(ctx));
 		DEVICE_ENTER(PROBE_migrate_device_pfns);
 	}
 	return 0;
@@ -74,3 +80,39 @@ LEAVE(migrate_device_finalize)
 	DEVICE_LEAVE(PROBE_migrate_device_finalize);
 	return 0;
 }
+
+#if PAGES && defined(TARGET_migrate_device_pages)
+ENTER(migrate_device_pages)
+{
+	if (!current_passes(CURRENT_TASK(ctx)))
+		return 0;
+	struct thread *thread = thread_enter(PROBE_migrate_device_pages);
+
+	if (!thread)
+		return 0;
+	thread->device_src = ARGUMENT_1(ctx);
+	thread->device_dst = ARGUMENT_2(ctx);
+	thread->device_entries = ARGUMENT_3(ctx);
+	return 0;
+}
+
+/* Only what left a device: the same function moves nothing else. */
+LEAVE(migrate_device_pages)
+{
+	struct thread *thread = thread_leave(PROBE_migrate_device_pages);
+
+	if (!thread)
+		return 0;
+	if (!(thread->inside & IN_MIGRATION)) { /* it would need that migration's pages once more */
+		thread->walk.mm = thread->walk.address = 0;
+		walk_arrays(&thread->walk, thread->device_src, thread->device_dst, thread->device_entries);
+		struct device *row = device_row(device_of(thread->walk.src_pfn));
+
+		if (row)
+			add_pages(&row->range_moved_bytes, thread->walk.moved[DIRECTION_device_to_host] +
+								   thread->walk.moved[DIRECTION_device_to_device]);
+	}
+	thread_done(thread);
+	return 0;
+}
+#endif

@@ -5,6 +5,7 @@
  *   BUILD_FENTRY  fentry and fexit. Arguments are typed by the kernel's BTF, so the verifier lets
  *                 us load through them directly: cheaper than the helper, and allowed under
  *                 lockdown=confidentiality, where the helper is not. A load through NULL gives 0.
+ *                 What they point to is not typed: only with PAGES is the helper used for that.
  *   BUILD_KPROBE  kprobe and kretprobe. Every read goes through bpf_probe_read_kernel.
  *   BUILD_UPROBE  the same, on the simulator's memory; the acting task is its sixth argument.
  *
@@ -20,13 +21,14 @@
 static u64 (*ktime_get_ns)(void) = (void *)5;
 static u32 (*get_smp_processor_id)(void) = (void *)8;
 static u64 (*get_current_pid_tgid)(void) = (void *)14;
-#ifdef BUILD_FENTRY
-static u64 (*get_current_task)(void) = (void *)158; /* _btf: typed, so that it can be loaded through */
-#else
+static long (*loop)(u32 times, void *callback, void *context, u64 flags) = (void *)181;
 #ifdef BUILD_UPROBE
 static long (*probe_read)(void *to, u32 size, const void *from) = (void *)112; /* _user */
 #else
 static long (*probe_read)(void *to, u32 size, const void *from) = (void *)113; /* _kernel */
+#ifdef BUILD_FENTRY
+static u64 (*get_current_task)(void) = (void *)158; /* _btf: typed, so that it can be loaded through */
+#else
 static u64 (*get_current_task)(void) = (void *)35;
 #endif
 #endif
@@ -58,6 +60,13 @@ static u64 (*get_current_task)(void) = (void *)35;
 #else
 #define CURRENT_TASK(ctx) get_current_task()
 #endif
+#endif
+
+/* `current` once more, in a return probe. */
+#ifdef BUILD_UPROBE
+#define KEPT_TASK(kept) (kept)
+#else
+#define KEPT_TASK(kept) get_current_task()
 #endif
 
 #ifdef BUILD_UPROBE

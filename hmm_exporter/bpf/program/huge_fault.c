@@ -19,8 +19,7 @@ ENTER(do_huge_pmd_device_private)
 
 	if (!thread)
 		return 0;
-	thread->huge_fault_comm[0] = process.comm[0];
-	thread->huge_fault_comm[1] = process.comm[1];
+	copy_comm(thread->huge_fault_comm, process.comm);
 	return 0;
 }
 

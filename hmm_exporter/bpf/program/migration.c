@@ -35,21 +35,6 @@ INLINE void migration_abandoned(void)
 		add(&row->events, 1);
 }
 
-INLINE struct process_migration *process_migration_of(void *ctx, u64 *comm, u64 owner, u8 class)
-{
-	struct process_migration_key key = {};
-	struct process_migration *row;
-
-	key.comm[0] = comm[0];
-	key.comm[1] = comm[1];
-	key.owner = owner;
-	key.class = class;
-	row = process_migration_row(ctx, &key);
-	comm[0] = key.comm[0]; /* as admitted */
-	comm[1] = key.comm[1];
-	return row;
-}
-
 /*
  * A migration of somebody whom the filter leaves out begins in this thread. One that is still in
  * flight is over; its struct was on the stack, where the new one may well have the same address.
@@ -85,6 +70,7 @@ ENTER(migrate_vma_setup)
 	key.owner = FIELD_64(request, migrate_vma_pgmap_owner);
 	key.class = class_of(FIELD_64(request, migrate_vma_flags), FIELD_64(request, migrate_vma_fault_page));
 	key.trigger = trigger_of(thread ? thread->inside : 0, key.class, mm, task);
+	key.device = DEVICE_none; /* it is the pages that say which, later */
 
 	struct migration *row = migration_row(ctx, &key);
 
@@ -104,13 +90,15 @@ ENTER(migrate_vma_setup)
 	thread->inside |= IN_MIGRATION;
 	thread->migration.args = args;
 	thread->migration.owner = key.owner;
-	thread->migration.comm[0] = process.comm[0];
-	thread->migration.comm[1] = process.comm[1];
+	copy_comm(thread->migration.comm, process.comm);
+	thread->migration.mm = mm;
+	thread->migration.start = start;
 	thread->migration.bytes = end > start ? end - start : 0;
 	thread->migration.class = key.class;
 	thread->migration.trigger = key.trigger;
 	thread->migration.collected = 0;
 	thread->migration.pages = 0;
+	thread->migration.to_unmap = 0;
 	thread->migration.started = thread->since;
 	return 0;
 }
@@ -129,8 +117,7 @@ INLINE void setup_failed(void *ctx, struct thread *thread, u16 errno)
 
 	if (row)
 		add(&row->calls, 1);
-	who.comm[0] = thread->migration.comm[0];
-	who.comm[1] = thread->migration.comm[1];
+	copy_comm(who.comm, thread->migration.comm);
 	who.function = FAILURE_migration;
 	who.class = thread->migration.class;
 	who.errno = errno;
@@ -140,14 +127,46 @@ INLINE void setup_failed(void *ctx, struct thread *thread, u16 errno)
 		add(&process->calls, 1);
 }
 
-INLINE struct migration *migration_of(void *ctx, struct thread *thread)
+/*
+ * What migrate_device_unmap is about to unmap. What it refuses (pinned, locked) it takes out of the
+ * array, so that afterwards nobody can tell it from what was never selected. cpages has the number
+ * of entries at this moment (mm/migrate_device.c:670); they are pages where there are no huge ones.
+ */
+#if PAGES && defined(TARGET_migrate_device_unmap)
+ENTER(migrate_device_unmap)
 {
-	struct migration_key key = {};
+	u32 id = thread_id();
+	struct thread *thread = thread_map.lookup(&id);
+	u64 entries = ARGUMENT_2(ctx), cpages = 0;
 
-	key.owner = thread->migration.owner;
-	key.class = thread->migration.class;
-	key.trigger = thread->migration.trigger;
-	return migration_row(ctx, &key);
+	if (!thread || !(thread->inside & PROBE_BIT(PROBE_migrate_vma_setup)))
+		return 0;
+	if (entries <= MOST_ENTRIES && (entries < HUGE_PAGES || !MIGRATE_VMA_SELECT_COMPOUND)) {
+		probe_read(&cpages, 8, (void *)(thread->migration.args + OFFSET_migrate_vma_cpages));
+		thread->migration.to_unmap = cpages;
+		return 0;
+	}
+	thread->walk.mm = 0;
+	walk_arrays(&thread->walk, ARGUMENT_1(ctx), 0, entries);
+	thread->migration.to_unmap = thread->walk.selected;
+	return 0;
+}
+#endif
+
+/* What was selected, and is unmapped now. The kernel's cpages counts entries, holes among them. */
+INLINE void read_selection(struct thread *thread, u64 src, u64 npages)
+{
+	thread->migration.npages = npages;
+	thread->migration.selected = thread->migration.has_source = 0;
+	thread->migration.src_pfn = thread->migration.unread = 0;
+#if PAGES
+	thread->walk.mm = 0;
+	walk_arrays(&thread->walk, src, 0, npages);
+	thread->migration.selected = thread->walk.selected;
+	thread->migration.has_source = thread->walk.collected;
+	thread->migration.src_pfn = thread->walk.src_pfn;
+	thread->migration.unread = thread->walk.unreadable + difference(npages, MOST_ENTRIES);
+#endif
 }
 
 LEAVE(migrate_vma_setup)
@@ -165,23 +184,14 @@ LEAVE(migrate_vma_setup)
 		thread_done(thread);
 		return 0;
 	}
-	u64 bytes = thread->migration.bytes;
-	struct migration *row = migration_of(ctx, thread);
-	struct process_migration *who = process_migration_of(ctx, thread->migration.comm, thread->migration.owner,
-							     thread->migration.class);
-	/* The kernel replaces cpages after it unmapped: here it is the number of entries collected. */
-	u64 collected = READ_64(KEPT_1(ctx, thread->migration.args), migrate_vma_cpages);
+	SNAPSHOT(args, migrate_vma, KEPT_1(ctx, thread->migration.args));
+	/* The kernel replaces cpages after it unmapped: here it is the number of entries left. */
+	u64 left = FIELD_64(args, migrate_vma_cpages);
 
-	if (who)
-		add(&who->requested_bytes, bytes);
-	if (row) {
-		add(&row->requested_bytes, bytes);
-		observe_bytes(row->request_size, bytes);
-		if (!collected)
-			add(&row->empty, 1);
-	}
 	thread->migration.collected = now;
-	if (!collected) {
+	read_selection(thread, FIELD_64(args, migrate_vma_src), left ? FIELD_64(args, migrate_vma_npages) : 0);
+	if (!left) {
+		book_end(ctx, thread, 1);
 		thread->inside &= ~MIGRATION_BITS;
 		thread_done(thread);
 	}
@@ -208,16 +218,28 @@ ENTER(migrate_vma_pages)
 	thread->inside |= PROBE_BIT(PROBE_migrate_vma_pages);
 	count_entry(PROBE_migrate_vma_pages);
 	thread->migration.pages = ktime_get_ns();
-	thread->migration.committed = thread->migration.pages;
+	thread->migration.committed = 0;
 	return 0;
 }
 
 LEAVE(migrate_vma_pages)
 {
+	u64 now = ktime_get_ns();
 	struct thread *thread = thread_leave(PROBE_migrate_vma_pages);
 
-	if (thread)
-		thread->migration.committed = ktime_get_ns();
+	if (!thread)
+		return 0;
+	thread->migration.committed = now;
+#if PAGES
+	SNAPSHOT(args, migrate_vma, KEPT_1(ctx, thread->migration.args));
+
+	thread->walk.mm = thread->migration.mm;
+	thread->walk.address = thread->migration.start;
+	thread->walk.now = now;
+	thread->walk.cpu_fault = thread->migration.trigger == TRIGGER_cpu_fault;
+	walk_arrays(&thread->walk, FIELD_64(args, migrate_vma_src), FIELD_64(args, migrate_vma_dst),
+		    thread->migration.npages);
+#endif
 	return 0;
 }
 
@@ -233,38 +255,6 @@ ENTER(migrate_vma_finalize)
 	return 0;
 }
 
-#ifdef MIGRATION_PHASES
-#define OBSERVE_PHASE(thread, phase, elapsed) do { \
-	struct migration_phase *histogram = migration_phase_row((thread)->migration.class, phase); \
-	if (histogram) { \
-		add(&histogram->ns, elapsed); \
-		observe_ns(histogram->duration, elapsed); \
-	} \
-} while (0)
-#else
-#define OBSERVE_PHASE(thread, phase, elapsed)
-#endif
-
-#define BOOK_PHASE(thread, row, phase, from, to) do { \
-	u64 elapsed_ns = (to) - (from); \
-	add(&(row)->phase##_ns, elapsed_ns); \
-	OBSERVE_PHASE(thread, PHASE_##phase, elapsed_ns); \
-} while (0)
-
-/* Where pages never ran, the time between setup and finalize belongs to no phase. */
-INLINE void book_phases(struct thread *thread, struct migration *row, u64 now)
-{
-	if (!thread->migration.collected) /* setup's return was lost: nobody knows where it ended */
-		return;
-	BOOK_PHASE(thread, row, setup, thread->migration.started, thread->migration.collected);
-	if (thread->migration.pages) {
-		BOOK_PHASE(thread, row, driver_prepare, thread->migration.collected, thread->migration.pages);
-		BOOK_PHASE(thread, row, commit, thread->migration.pages, thread->migration.committed);
-		BOOK_PHASE(thread, row, driver_complete, thread->migration.committed, thread->migration.finalizing);
-	}
-	BOOK_PHASE(thread, row, finalize, thread->migration.finalizing, now);
-}
-
 LEAVE(migrate_vma_finalize)
 {
 	u64 now = ktime_get_ns();
@@ -276,20 +266,11 @@ LEAVE(migrate_vma_finalize)
 		thread_done(thread);
 		return 0;
 	}
-	u64 duration = now - thread->migration.started;
-	struct migration *row = migration_of(ctx, thread);
-
-	if (row) {
-		add(&row->completed, 1);
-		add(&row->duration_ns, duration);
-		observe_ns(row->duration, duration);
-		book_phases(thread, row, now);
-	}
-	if (thread->migration.trigger == TRIGGER_cpu_fault) {
-		struct process_counters *process = process_row_of(ctx, thread->migration.comm);
-
-		if (process)
-			add(&process->fault_stall_ns, duration);
+	if (thread->migration.collected) {
+		book_end(ctx, thread, 0);
+		book_times(ctx, thread, now);
+	} else { /* setup's return was lost: nobody knows what it collected */
+		migration_abandoned();
 	}
 	thread->inside &= ~MIGRATION_BITS;
 	thread_done(thread);

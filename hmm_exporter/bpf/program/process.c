@@ -5,9 +5,16 @@
  */
 
 struct process {
-	u64 comm[2];
+	u64 comm[3]; /* the name; then the process id where figures are kept by it, else 0 */
 	u32 tgid;
 };
+
+INLINE void copy_comm(u64 *to, u64 *from)
+{
+	to[0] = from[0];
+	to[1] = from[1];
+	to[2] = from[2];
+}
 
 #if FILTER_TGIDS || FILTER_COMMS
 INLINE int filter_passes(struct process *process)
@@ -49,15 +56,19 @@ INLINE void read_current(u64 task, struct process *process)
  */
 INLINE int process_of(u64 mm, u64 task, struct process *process)
 {
-	process->comm[0] = 0;
 #ifdef OFFSET_mm_struct_owner
 	u64 owner = READ_64(mm, mm_struct_owner);
 
-	READ_COMM(process->comm, owner);
-	process->tgid = READ_32(owner, task_struct_tgid);
-#endif
-	if (!process->comm[0])
+	if (owner) {
+		READ_COMM(process->comm, owner);
+		process->tgid = READ_32(owner, task_struct_tgid);
+	} else {
 		read_current(task, process);
+	}
+#else
+	read_current(task, process);
+#endif
+	process->comm[2] = WITH_PIDS ? process->tgid : 0;
 	return filter_passes(process);
 }
 

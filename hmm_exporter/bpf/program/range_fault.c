@@ -5,8 +5,6 @@
  */
 
 /* A page is faulted in if default_flags say so, or its own request does under pfn_flags_mask. */
-#define EBUSY 16
-
 INLINE u8 intent_of(u64 default_flags, u64 mask)
 {
 	if ((default_flags & HMM_PFN_REQ_FAULT) && (default_flags & HMM_PFN_REQ_WRITE))
@@ -58,9 +56,11 @@ INLINE void range_fault_enter(void *ctx, u64 range, u64 task, u32 probe, u8 func
 		return;
 	thread->range_fault.ops = ops;
 	thread->range_fault.intent = intent;
-	thread->range_fault.comm[0] = process.comm[0];
-	thread->range_fault.comm[1] = process.comm[1];
+	copy_comm(thread->range_fault.comm, process.comm);
 	thread->range_fault.started = thread->since;
+#ifndef TARGET_hmm_range_fault_locked
+	attempt_enter(thread, task, 0);
+#endif
 }
 
 INLINE void range_fault_failed(void *ctx, struct thread *thread, u8 function, u8 failure, u16 errno)
@@ -75,8 +75,7 @@ INLINE void range_fault_failed(void *ctx, struct thread *thread, u8 function, u8
 
 	if (row)
 		add(&row->calls, 1);
-	who.comm[0] = thread->range_fault.comm[0];
-	who.comm[1] = thread->range_fault.comm[1];
+	copy_comm(who.comm, thread->range_fault.comm);
 	who.function = FAILURE_range_fault; /* both functions: one metric, which has no such label */
 	who.errno = errno;
 	struct process_failure *process = process_failure_row(ctx, &who);
@@ -110,6 +109,9 @@ INLINE void range_fault_leave(void *ctx, s32 result, u32 probe, u8 function, u8 
 		add(&row->duration_ns, duration);
 		observe_ns(row->duration, duration);
 	}
+#ifndef TARGET_hmm_range_fault_locked
+	attempt_leave(ctx, thread, result, KEPT_TASK(thread->range_fault.task));
+#endif
 	if (result)
 		range_fault_failed(ctx, thread, function, failure, -result);
 	thread_done(thread);

@@ -52,8 +52,7 @@ INLINE int process_admits(void *ctx, u64 *comm)
 	struct process_key key = {};
 	struct zero *blank = zero_row();
 
-	key.comm[0] = comm[0];
-	key.comm[1] = comm[1];
+	copy_comm(key.comm, comm);
 	if (process_map.lookup(&key))
 		return 1;
 	if (!blank)

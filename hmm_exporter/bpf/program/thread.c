@@ -14,13 +14,22 @@ struct thread {
 	struct {
 		u64 args;       /* the struct migrate_vma; 0 when none is in flight */
 		u64 owner;      /* as admitted */
-		u64 comm[2];    /* as admitted */
+		u64 comm[3];    /* as admitted */
+		u64 mm;
+		u64 start;
 		u64 bytes;
+		u64 npages;
 		u64 started;    /* setup's entry */
 		u64 collected;  /* setup's return */
 		u64 pages;      /* migrate_vma_pages' entry, 0 if it never ran */
-		u64 committed;  /* its return */
+		u64 committed;  /* its return, 0 if that was not seen */
 		u64 finalizing; /* finalize's entry */
+		/* In pages: to be unmapped, as migrate_device_unmap found it; what it left; what of that has a page. */
+		u64 to_unmap;
+		u64 selected;
+		u64 has_source;
+		u64 unread;
+		u64 src_pfn; /* the first source on a device */
 		u8 class;
 		u8 trigger;
 	} migration;
@@ -28,20 +37,27 @@ struct thread {
 	struct {
 		u64 started;
 		u64 ops; /* as admitted */
-		u64 comm[2];
+		u64 comm[3];
+		u64 task; /* that acts, and its faults before the attempt */
+		u64 faults;
+		u64 locked; /* bool *, whether mmap_lock was kept */
 		u8 intent;
 	} range_fault;
 
+	u64 device_src; /* the arrays given to migrate_device_pages */
+	u64 device_dst;
+	u64 device_entries;
 	u64 notifier_ops;
-	u64 huge_fault_comm[2];
+	u64 huge_fault_comm[3];
+	struct walk walk; /* valid from migrate_vma_pages' return to the end of the migration */
 };
 
 BPF_TABLE("hash", u32, struct thread, thread_map, 1);
 
 #define PROBE_BIT(probe) (1ULL << (probe))
+#define RANGE_FAULT_BITS (PROBE_BIT(PROBE_hmm_range_fault) | PROBE_BIT(PROBE_hmm_range_fault_unlocked_timeout))
 /* Inside one of these, a fault on device memory is somebody's wish and no CPU's. */
-#define NESTING (PROBE_BIT(PROBE_hmm_range_fault) | PROBE_BIT(PROBE_hmm_range_fault_unlocked_timeout) | \
-		 PROBE_BIT(PROBE_make_device_exclusive))
+#define NESTING (RANGE_FAULT_BITS | PROBE_BIT(PROBE_make_device_exclusive))
 
 /*
  * All that a migration sets. They go together: a return that was lost leaves its bit behind, and

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The end of a migration, in the books: all its bytes and times at once, so that requested =
+ * moved + zero-filled + the sum of unmoved at every moment. Its beginning is migration.c's.
+ */
+
+INLINE struct process_migration *process_migration_of(void *ctx, u64 *comm, u64 owner, u8 class)
+{
+	struct process_migration_key key = {};
+	struct process_migration *row;
+
+	copy_comm(key.comm, comm);
+	key.owner = owner;
+	key.class = class;
+	row = process_migration_row(ctx, &key);
+	copy_comm(comm, key.comm); /* as admitted */
+	return row;
+}
+
+/*
+ * What did not move, and why. Where migrate_vma_pages never ran, nothing that was selected had a
+ * destination; where its return was not seen, nobody knows.
+ */
+INLINE void book_unmoved(struct thread *thread, struct migration *row, u64 arrived)
+{
+	u64 requested = thread->migration.bytes / PAGE_SIZE, selected = thread->migration.selected;
+	u64 to_unmap = thread->migration.to_unmap > selected ? thread->migration.to_unmap : selected;
+	u64 unread = 0, refused = 0;
+
+	if (thread->migration.committed) {
+		unread = thread->walk.unreadable;
+		refused = thread->walk.refused;
+	} else if (thread->migration.pages) {
+		unread = selected;
+	}
+	u64 no_destination = difference(selected, arrived + refused + unread);
+
+	add_pages(&row->not_read_bytes, thread->migration.unread + unread);
+	add_pages(&row->not_selected_bytes, difference(requested, thread->migration.unread + to_unmap));
+	add_pages(&row->busy_bytes, to_unmap - selected);
+	add_pages(&row->commit_failed_bytes, refused);
+	add_pages(&row->no_destination_bytes, no_destination);
+	if (to_unmap > selected || refused || no_destination)
+		add(&row->partial, 1);
+}
+
+INLINE void book_moved(struct thread *thread, struct migration *row)
+{
+	u64 huge = 0;
+
+#pragma unroll
+	for (int i = 0; i < DIRECTION_COUNT; i++) {
+		add_pages(&row->moved_bytes[i], thread->walk.moved[i]);
+		add_pages(&row->moved_huge_bytes[i], thread->walk.moved_huge[i]);
+		huge += thread->walk.moved_huge[i];
+	}
+	add_pages(&row->zero_filled_bytes, thread->walk.zero_filled);
+	add_pages(&row->returned_bytes, thread->walk.returned);
+	if (huge)
+		add(&row->huge, 1);
+}
+
+INLINE u64 moved_pages(struct walk *walk)
+{
+	u64 pages = 0;
+
+#pragma unroll
+	for (int i = 0; i < DIRECTION_COUNT; i++)
+		pages += walk->moved[i];
+	return pages;
+}
+
+INLINE void book_process(void *ctx, struct thread *thread)
+{
+	struct process_migration *who = process_migration_of(ctx, thread->migration.comm, thread->migration.owner,
+							     thread->migration.class);
+
+	if (!who)
+		return;
+	add(&who->requested_bytes, thread->migration.bytes);
+#if PAGES
+	if (!thread->migration.committed)
+		return;
+#pragma unroll
+	for (int i = 0; i < DIRECTION_COUNT; i++)
+		add_pages(&who->moved_bytes[i], thread->walk.moved[i]);
+	add_pages(&who->returned_bytes, thread->walk.returned);
+#endif
+}
+
+/* `empty`: nothing was left to migrate, and the migration ends with setup. */
+INLINE void book_end(void *ctx, struct thread *thread, int empty)
+{
+	struct migration_key key = {};
+	struct migration_histogram_key sizes = {};
+	u64 moved = 0, filled = 0;
+
+	if (thread->migration.committed) {
+		moved = moved_pages(&thread->walk);
+		filled = thread->walk.zero_filled;
+	}
+	sizes.owner = key.owner = thread->migration.owner;
+	sizes.class = key.class = thread->migration.class;
+	key.trigger = thread->migration.trigger;
+	key.device = thread->migration.committed ? walked_device(&thread->walk) : device_of(thread->migration.src_pfn);
+
+	struct migration *row = migration_row(ctx, &key);
+
+	if (row) {
+		add(empty ? &row->empty : &row->completed, 1);
+		add(&row->requested_bytes, thread->migration.bytes);
+#if PAGES
+		add_pages(&row->collected_bytes, thread->migration.has_source);
+		book_unmoved(thread, row, moved + filled);
+		if (thread->migration.committed) {
+			book_moved(thread, row);
+			if (!moved && !filled)
+				add(&row->aborted, 1);
+		}
+#endif
+	}
+	struct migration_histogram *histogram = migration_histogram_row(ctx, &sizes);
+
+	if (histogram) {
+		add(&histogram->requested_bytes, thread->migration.bytes);
+		observe_bytes(histogram->request_size, thread->migration.bytes);
+#if PAGES
+		if (moved) {
+			add(&histogram->moved_bytes, moved * PAGE_SIZE);
+			observe_bytes(histogram->moved_size, moved * PAGE_SIZE);
+		}
+#endif
+	}
+	book_process(ctx, thread);
+}
+
+#ifdef MIGRATION_PHASES
+#define OBSERVE_PHASE(thread, phase, elapsed) do { \
+	struct migration_phase *histogram = migration_phase_row((thread)->migration.class, phase); \
+	if (histogram) { \
+		add(&histogram->ns, elapsed); \
+		observe_ns(histogram->duration, elapsed); \
+	} \
+} while (0)
+#else
+#define OBSERVE_PHASE(thread, phase, elapsed)
+#endif
+
+#define BOOK_PHASE(thread, row, phase, from, to) do { \
+	u64 elapsed_ns = (to) - (from); \
+	add(&(row)->phase##_ns, elapsed_ns); \
+	OBSERVE_PHASE(thread, PHASE_##phase, elapsed_ns); \
+} while (0)
+
+/* Where pages never ran, the time between setup and finalize belongs to no phase. */
+INLINE void book_phases(struct thread *thread, struct migration_histogram *row, u64 now)
+{
+	BOOK_PHASE(thread, row, setup, thread->migration.started, thread->migration.collected);
+	if (thread->migration.committed) {
+		BOOK_PHASE(thread, row, driver_prepare, thread->migration.collected, thread->migration.pages);
+		BOOK_PHASE(thread, row, commit, thread->migration.pages, thread->migration.committed);
+		BOOK_PHASE(thread, row, driver_complete, thread->migration.committed, thread->migration.finalizing);
+	}
+	BOOK_PHASE(thread, row, finalize, thread->migration.finalizing, now);
+}
+
+INLINE void book_times(void *ctx, struct thread *thread, u64 now)
+{
+	u64 duration = now - thread->migration.started;
+	struct migration_histogram_key key = {};
+
+	key.owner = thread->migration.owner;
+	key.class = thread->migration.class;
+	struct migration_histogram *row = migration_histogram_row(ctx, &key);
+
+	if (row) {
+		add(&row->duration_ns, duration);
+		observe_ns(row->duration, duration);
+		book_phases(thread, row, now);
+	}
+	if (thread->migration.trigger == TRIGGER_cpu_fault) {
+		struct process_counters *process = process_row_of(ctx, thread->migration.comm);
+
+		if (process)
+			add(&process->fault_stall_ns, duration);
+	}
+}
