@@ -62,6 +62,8 @@ class Plan:
     tgids: tuple[int, ...] = ()
     comms: tuple[bytes, ...] = ()
     migration_phases: bool = False
+    resources: bool = False
+    """With the program that reads the kernel's tree of physical ranges, which is no probe's."""
 
 
 def text(plan: Plan, build: str) -> str:
@@ -87,6 +89,7 @@ def text(plan: Plan, build: str) -> str:
         _program("thread.c"),
         _program("book.c"),
         *(_program(subject) for subject in subjects),
+        *(_program("iomem.c") for _ in range(plan.resources)),
     ]
     return "\n".join(parts)
 

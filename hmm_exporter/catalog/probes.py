@@ -29,6 +29,18 @@ PROCESS_FIELDS = ("task_struct.flags", "task_struct.mm", "task_struct.tgid", "ta
 # It exists with CONFIG_MEMCG only; without it the process is `current`, not the memory's owner.
 OPTIONAL_FIELDS = ("mm_struct.owner",)
 
+# What it takes to read the kernel's tree of physical ranges (program/iomem.c), which is no probe.
+RESOURCE_FIELDS = (
+    "resource.start",
+    "resource.end",
+    "resource.name",
+    "resource.desc",
+    "resource.parent",
+    "resource.sibling",
+    "resource.child",
+)
+RESOURCE_ENUMERATORS = ("IORES_DESC_DEVICE_PRIVATE_MEMORY",)
+
 _MIGRATION = (
     "migrate_vma.vma",
     "migrate_vma.cpages",
