@@ -14,17 +14,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hmm_exporter.bpf import syscall
+from hmm_exporter.bpf import resource_walk, syscall
 from hmm_exporter.bpf.code import Code, function_types, functions, link
 from hmm_exporter.bpf.compiler import compile_source
 from hmm_exporter.bpf.maps import MapSet
 from hmm_exporter.bpf.plan import ATTACHED, DENIED, ERROR, Outcome
+from hmm_exporter.bpf.resource_walk import ResourceWalk
 from hmm_exporter.bpf.source import Plan, Target, text
 from hmm_exporter.catalog.probe import Probe
 from hmm_exporter.catalog.probes import PROBES
+from hmm_exporter.catalog.values import DEVICE_REGIONS
 from hmm_exporter.config import Config
 from hmm_exporter.errors import PRIVILEGE
+from hmm_exporter.kernel.devices import Devices
 from hmm_exporter.kernel.features import CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, Kernel, Pmu, capable
+from hmm_exporter.kernel.iomem import Iomem, regions
 
 _PROBES = {probe.name: probe for probe in PROBES}
 _ENOTSUPP = 524  # include/linux/errno.h; not for user space, and yet what a trampoline fails with
@@ -58,11 +62,28 @@ class Attachments:
         self.programs: list[Program] = []
         self.maps: MapSet | None = None
         self.bcc = ""
+        self.resources: ResourceWalk | Iomem | None = None
+        """What to ask, by `read`, for the physical ranges that devices' names come from."""
+        self.resources_problem = ""
+        """Why it knows none, and what would help; empty if it does."""
+        self.devices = Devices()
+        self.knows_devices = False
+        """Whether page frames of devices can be told from RAM's."""
         self._links: list[int] = []
 
     def keep(self, programs: list[Program], links: list[int]) -> None:
         self.programs += programs
         self._links += links
+
+    def learn_devices(self, page_size: int) -> None:
+        """Tell the programs whose page frames are whose now: devices come and go with their drivers."""
+        if not self.maps or not self.resources:
+            return
+        found = regions(self.resources.read(), page_size)
+        changed = self.devices.update(found.devices)
+        if changed or bool(found.ram_end) != self.knows_devices:
+            self.maps.write_devices(found.ram_end, self.devices.table()[:DEVICE_REGIONS])
+            self.knows_devices = bool(found.ram_end)
 
     def close(self) -> None:
         """Detach, newest first: entries before the returns that they pair with."""
@@ -72,6 +93,8 @@ class Attachments:
             os.close(program.fd)
         self._links.clear()
         self.programs.clear()
+        if self.resources:
+            self.resources.close()
         if self.maps:
             self.maps.close()
 
@@ -79,6 +102,7 @@ class Attachments:
 def attach(kernel: Kernel, config: Config, plan: Plan) -> Attachments:
     """Compile, load and attach all of ``plan``. Raises StartError when nothing can be compiled."""
     attachments = Attachments()
+    attachments.resources, attachments.resources_problem = kernel.iomem, kernel.iomem.problem
     outcomes: dict[str, Outcome] = {}
     try:
         for build in _builds(kernel, config):
@@ -87,7 +111,10 @@ def attach(kernel: Kernel, config: Config, plan: Plan) -> Attachments:
                 for target in plan.targets
                 if target.probe not in outcomes or outcomes[target.probe].state != ATTACHED
             )
-            for outcome in _attach_build(kernel, config, replace(plan, targets=waiting), build, attachments):
+            # Compiled once is enough of what is no probe's.
+            resources = plan.resources and attachments.maps is None
+            build_plan = replace(plan, targets=waiting, resources=resources)
+            for outcome in _attach_build(kernel, config, build_plan, build, attachments):
                 # What the first kind could not do the second may; if neither can, both reasons count.
                 earlier = outcomes.get(outcome.probe.name)
                 if earlier and outcome.state != ATTACHED:
@@ -125,7 +152,12 @@ def _attach_build(
     attachments.bcc = compiled.bcc
     if attachments.maps is None:
         attachments.maps = MapSet(config.limits, config.maps, plan.shards, compiled.maps)
-    attacher = _Attacher(kernel, build, pmu, plan.groups, link(compiled, attachments.maps.fds))
+    code = link(compiled, attachments.maps.fds)
+    if plan.resources:
+        value_bytes = compiled.maps[resource_walk.MAP].value_bytes
+        _load_resource_walk(kernel, code[resource_walk.PROGRAM], value_bytes, attachments)
+    attachments.learn_devices(kernel.page_size)
+    attacher = _Attacher(kernel, build, pmu, plan.groups, code)
     # From the last function of a call to the first: nothing is begun whose end is not watched.
     for target in reversed(possible):
         try:
@@ -133,6 +165,22 @@ def _attach_build(
             yield Outcome(_PROBES[target.probe], target.function, ATTACHED, kind)
         except NotAttached as refusal:
             yield Outcome(_PROBES[target.probe], target.function, refusal.state, reason=f"{build}: {refusal.reason}")
+
+
+def _load_resource_walk(kernel: Kernel, code: Code, value_bytes: int, attachments: Attachments) -> None:
+    """In place of /proc/iomem, which stays where there can be no walk."""
+    root = kernel.symbols.address(resource_walk.ROOT)
+    problem = resource_walk.why_not(kernel, root)
+    if attachments.maps and root is not None and not problem:
+        try:
+            program = load(syscall.PROG_RAW_TRACEPOINT, code, resource_walk.PROGRAM)
+        except NotAttached as refusal:
+            problem = refusal.reason
+        else:
+            walk = ResourceWalk(program, attachments.maps.fds[resource_walk.MAP], value_bytes, root)
+            attachments.resources, attachments.resources_problem = walk, ""
+    if problem and attachments.resources_problem:
+        attachments.resources_problem = problem
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,9 @@ class MapSet:
             self._create("devices_map", syscall.MAP_ARRAY, 4, _DEVICES.size, 1)
             self._create("stack_map", syscall.MAP_STACK_TRACE, 4, _STACK_BYTES, self.stacks)
             self._create("zero_map", syscall.MAP_ARRAY, 4, compiled["zero_map"].value_bytes, 1)
+            if "resource_map" in compiled:
+                size = compiled["resource_map"].value_bytes
+                self._create("resource_map", syscall.MAP_ARRAY, 4, size, 1, syscall.BPF_F_RDONLY)
             self._insert_known_rows()
         except OSError as error:
             self.close()
@@ -257,8 +260,8 @@ class MapSet:
             raise AssertionError(f"{table.name}: the compiler laid it out as {compiled}")
         self._create(f"{table.name}_map", kind, key_size, self._values[table].size, self.capacity[table])
 
-    def _create(self, name: str, kind: int, key_size: int, value_size: int, entries: int) -> None:
-        self.fds[name] = syscall.map_create(kind, key_size, value_size, entries, f"hmm_{name}")
+    def _create(self, name: str, kind: int, key_size: int, value_size: int, entries: int, flags: int = 0) -> None:
+        self.fds[name] = syscall.map_create(kind, key_size, value_size, entries, f"hmm_{name}", flags)
 
     def _insert_known_rows(self) -> None:
         for table in tables.ROW_TABLES:

@@ -12,7 +12,14 @@ from dataclasses import dataclass, replace
 from hmm_exporter.bpf.maps import shards_for
 from hmm_exporter.bpf.source import Plan, Target
 from hmm_exporter.catalog.probe import Probe
-from hmm_exporter.catalog.probes import OPTIONAL_ENUMERATORS, OPTIONAL_FIELDS, PROBES, PROCESS_FIELDS
+from hmm_exporter.catalog.probes import (
+    OPTIONAL_ENUMERATORS,
+    OPTIONAL_FIELDS,
+    PROBES,
+    PROCESS_FIELDS,
+    RESOURCE_ENUMERATORS,
+    RESOURCE_FIELDS,
+)
 from hmm_exporter.config import Config
 from hmm_exporter.kernel.btf import Btf
 from hmm_exporter.kernel.features import Kernel
@@ -94,6 +101,10 @@ def _plan(targets: Iterable[Target], kernel: Kernel, config: Config) -> Plan:
     chosen = [probes[target.probe] for target in targets]
     paths = {*PROCESS_FIELDS, *OPTIONAL_FIELDS, *(path for probe in chosen for path in probe.fields)}
     enumerators = {name for probe in chosen for name in probe.enumerators}
+    resources = _has_resources(kernel)
+    if resources:
+        paths.update(RESOURCE_FIELDS)
+        enumerators.update(RESOURCE_ENUMERATORS)
     offsets: dict[str, int] = {}
     sizes: dict[str, int] = {}
     values: dict[str, int] = {}
@@ -118,4 +129,15 @@ def _plan(targets: Iterable[Target], kernel: Kernel, config: Config) -> Plan:
         pages=reads_pages(kernel),
         thrash_window=config.thrash_window,
         migration_phases=config.histograms.migration_phases,
+        resources=resources,
+    )
+
+
+def _has_resources(kernel: Kernel) -> bool:
+    """Whether the kernel's tree of physical ranges can be read; a simulator's is a file."""
+    btf = kernel.btf
+    if btf is None or kernel.simulated:
+        return False
+    return all(btf.offset(path) is not None for path in RESOURCE_FIELDS) and all(
+        btf.enumerator(name) for name in RESOURCE_ENUMERATORS
     )

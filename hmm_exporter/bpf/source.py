@@ -74,6 +74,8 @@ class Plan:
     """Whether processes are told apart by their ids, too."""
     thrash_window: float = 10.0
     """Seconds."""
+    resources: bool = False
+    """With the program that reads the kernel's tree of physical ranges, which is no probe's."""
 
 
 def text(plan: Plan, build: str) -> str:
@@ -102,6 +104,7 @@ def text(plan: Plan, build: str) -> str:
         _program("pages.c"),
         _program("thread.c"),
         *(_program(subject) for subject in subjects),
+        *(_program("iomem.c") for _ in range(plan.resources)),
     ]
     return "\n".join(parts)
 

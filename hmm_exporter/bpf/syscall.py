@@ -22,6 +22,7 @@ MAP_HASH, MAP_ARRAY, MAP_STACK_TRACE = 1, 2, 7
 PROG_KPROBE, PROG_RAW_TRACEPOINT, PROG_TRACING = 2, 17, 26
 TRACE_FENTRY, TRACE_FEXIT = 24, 25
 BPF_ANY, BPF_NOEXIST = 0, 1
+BPF_F_RDONLY = 1 << 3
 
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE = 0, 1, 2, 3
 _PROG_LOAD, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN, _BTF_LOAD = 5, 10, 17, 18
@@ -53,9 +54,10 @@ def _name(name: str) -> bytes:
     return name.encode()[:15]
 
 
-def map_create(kind: int, key_bytes: int, value_bytes: int, entries: int, name: str) -> int:
-    """A new map's fd. Hashes are preallocated, which is the default."""
-    return _bpf(_MAP_CREATE, struct.pack("<IIIIIII16s", kind, key_bytes, value_bytes, entries, 0, 0, 0, _name(name)))
+def map_create(kind: int, key_bytes: int, value_bytes: int, entries: int, name: str, flags: int = 0) -> int:
+    """A new map's fd. Hashes are preallocated, which is the default. BPF_F_RDONLY: programs write, we do not."""
+    attributes = struct.pack("<IIIIIII16s", kind, key_bytes, value_bytes, entries, flags, 0, 0, _name(name))
+    return _bpf(_MAP_CREATE, attributes)
 
 
 def map_update(fd: int, key: bytes, value: bytes, flags: int = BPF_ANY) -> None:

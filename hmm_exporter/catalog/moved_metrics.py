@@ -17,9 +17,7 @@ _UNMOVED_PROBES = {Unmoved.busy: ("migrate_vma_setup", "migrate_device_unmap")}
 
 def _by_direction(column: str) -> tuple[Source, ...]:
     return tuple(
-        Source(
-            tables.MIGRATION, column, PHASES, labels={"direction": way.name}, element=way, options=_DIRECTION
-        )
+        Source(tables.MIGRATION, column, PHASES, labels={"direction": way.name}, element=way, options=_DIRECTION)
         for way in Direction
     )
 

@@ -31,6 +31,18 @@ OPTIONAL_FIELDS = ("mm_struct.owner",)
 # 0 where the kernel has none: huge folios migrate to devices since 6.19.
 OPTIONAL_ENUMERATORS = ("MIGRATE_VMA_SELECT_COMPOUND",)
 
+# What it takes to read the kernel's tree of physical ranges (program/iomem.c), which is no probe.
+RESOURCE_FIELDS = (
+    "resource.start",
+    "resource.end",
+    "resource.name",
+    "resource.desc",
+    "resource.parent",
+    "resource.sibling",
+    "resource.child",
+)
+RESOURCE_ENUMERATORS = ("IORES_DESC_DEVICE_PRIVATE_MEMORY",)
+
 _MIGRATION_SOURCES = ("migration_book.c", "migration.c")
 _MIGRATION = (
     "migrate_vma.vma",

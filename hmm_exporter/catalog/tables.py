@@ -17,9 +17,9 @@ from enum import Enum, IntEnum
 
 from hmm_exporter.catalog.probes import PROBES
 from hmm_exporter.catalog.values import (
+    DEVICE_REGIONS,
     HISTOGRAM_SLOTS,
     PHASES,
-    DEVICE_REGIONS,
     PTE_ORDERS,
     Class,
     Context,

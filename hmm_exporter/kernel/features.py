@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hmm_exporter.kernel.btf import Btf, BtfError
+from hmm_exporter.kernel.iomem import Iomem
 from hmm_exporter.kernel.symbols import Symbols
 
 # include/uapi/linux/capability.h; the last two since 5.8
@@ -50,6 +51,8 @@ class Kernel:
     device_private: bool
     """Whether CONFIG_DEVICE_PRIVATE is on."""
     symbols: Symbols
+    iomem: Iomem
+    """For where the kernel's own tree cannot be read (``bpf.resource_walk``)."""
     lockdown: str
     """none, integrity, confidentiality, or unknown."""
     page_size: int
@@ -72,6 +75,7 @@ def running_kernel(btf_path: Path = _SYS / "kernel/btf/vmlinux") -> Kernel:
         btf_problem=problem,
         device_private=btf is not None and has_device_private(btf),
         symbols=Symbols(),
+        iomem=Iomem(),
         lockdown=lockdown(),
         page_size=os.sysconf("SC_PAGE_SIZE"),
         possible_cpus=possible_cpus(),

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A simulator's program taken for a kernel: its BTF, its symbols, and where its functions start.
 
-Beside the program ``P`` lie ``P.btf`` (its section .BTF) and ``P.kallsyms`` (its symbols in
-/proc/kallsyms' format). The rest of the package sees no difference to the running kernel.
+Beside the program ``P`` lie ``P.btf`` (its section .BTF), ``P.kallsyms`` (its symbols in
+/proc/kallsyms' format) and, if it has devices, ``P.iomem`` (their ranges in /proc/iomem's). The
+rest of the package sees no difference to the running kernel.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from hmm_exporter.errors import StartError
 from hmm_exporter.kernel import features
 from hmm_exporter.kernel.btf import Btf, BtfError
 from hmm_exporter.kernel.features import Kernel, Simulated
+from hmm_exporter.kernel.iomem import Iomem
 from hmm_exporter.kernel.symbols import Symbols
 
 _ELF_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -36,6 +38,7 @@ def simulated_kernel(program: Path) -> Kernel:
         btf_problem="",
         device_private=features.has_device_private(btf),
         symbols=Symbols(kallsyms),
+        iomem=Iomem(program.with_name(program.name + ".iomem")),
         lockdown=features.lockdown(),
         page_size=os.sysconf("SC_PAGE_SIZE"),
         possible_cpus=features.possible_cpus(),

@@ -69,6 +69,16 @@ class Symbols:
                     found[address] = symbol
         return found
 
+    def address(self, name: str) -> int | None:
+        """Where vmlinux has ``name``, a module apart; None if it is not told. Not for any output."""
+        if self._file:
+            self._file.seek(0)
+            line_end = f" {name}\n".encode()
+            for line in self._file:
+                if line.endswith(line_end):
+                    return int(line[:16], 16) or None
+        return None
+
     def close(self) -> None:
         if self._file:
             self._file.close()

@@ -20,7 +20,6 @@ IN_MIGRATION = 1 << 63  # program/thread.c
 _ATTEMPTS = 3
 
 
-
 @dataclass(frozen=True)
 class Totals:
     """Migrations of all rows together."""
@@ -56,7 +55,8 @@ def totals(rows: Mapping[Table, Sequence[Row]]) -> Totals:
 
 def _words(*columns: str) -> tuple[int, ...]:
     """Where these columns lie in a row of MIGRATION."""
-    found, start = [], 0
+    found: list[int] = []
+    start = 0
     for value in tables.MIGRATION.values:
         if value.name in columns:
             found += range(start, start + value.words)

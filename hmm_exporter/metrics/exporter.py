@@ -22,6 +22,7 @@ from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.probes import PROBES
 from hmm_exporter.catalog.tables import Kind, Table
 from hmm_exporter.catalog.values import Loss
+from hmm_exporter.kernel.devices import DeviceInfo
 from hmm_exporter.kernel.features import Kernel
 from hmm_exporter.metrics.labels import Owner
 
@@ -137,7 +138,7 @@ def _run_families(runs: Mapping[str, Sequence[Runs]]) -> Iterator[Family]:
     yield seconds
 
 
-def maps(map_set: MapSet, rows: Rows, threads: Sequence[Thread]) -> Iterator[Family]:
+def maps(map_set: MapSet, rows: Rows, threads: Sequence[Thread], arrivals: int) -> Iterator[Family]:
     """How full the hashes are, and what found no room. Arrays are always full by nature."""
     entries = GaugeMetricFamily("hmm_exporter_map_entries", "Rows in a BPF hash map.", labels=("map",))
     capacity = GaugeMetricFamily("hmm_exporter_map_capacity", "Rows that a BPF hash map has room for.", labels=("map",))
@@ -147,6 +148,8 @@ def maps(map_set: MapSet, rows: Rows, threads: Sequence[Thread]) -> Iterator[Fam
             capacity.add_metric((table.name,), map_set.capacity[table])
     entries.add_metric(("thread",), len(threads))
     capacity.add_metric(("thread",), map_set.threads)
+    entries.add_metric(("arrival",), arrivals)
+    capacity.add_metric(("arrival",), map_set.arrivals)
     yield entries
     yield capacity
     overflow = CounterMetricFamily(
@@ -199,6 +202,18 @@ def owners(named: Iterable[Owner]) -> Iterator[Family]:
     # Two owners may have got one name (unknown); a label set is exposed once.
     for name, driver in sorted({(owner.name, owner.driver) for owner in named}):
         info.add_metric((name, driver), 1)
+    yield info
+
+
+def devices(there: Iterable[DeviceInfo]) -> Iterator[Family]:
+    info = GaugeMetricFamily(
+        "hmm_device_info",
+        "1; a device with pages of its own, by its physical range: its driver, and its address on the PCI bus as"
+        " NVML spells it, if the range tells (nvidia-uvm-hmm-0 is a range, not a GPU).",
+        labels=("device", "driver", "pci_bus_id"),
+    )
+    for device in there:
+        info.add_metric(device, 1)
     yield info
 
 

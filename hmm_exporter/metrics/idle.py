@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends what is over: label sets that were idle for the TTL, threads that never came back.
+"""Ends what is over: label sets that were idle for the TTL, threads that never came back, old arrivals.
 
 An owner, a driver or a process goes with all its rows, when none of them has changed for the
 TTL. A row that counted something between the last look and its removal is put back with its
 counts. What cannot be excluded: a program that found a row before its removal and adds to it
-after, within nanoseconds, may lose that one event; the row had been idle for the whole TTL.
+after, within nanoseconds, may lose that one event, or book it to who comes next; the row had been
+idle for the whole TTL.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from hmm_exporter.metrics.books import Totals
 
 THREAD_SECONDS = 600.0
 """No call of an HMM function, and no migration, is believed to take longer."""
+
+ARRIVAL_SECONDS = 3600.0
+"""Memory that has been on a device for so long does not thrash; its address space may be gone."""
 
 _NEVER_GOES = frozenset({0, values.OTHER_POINTER, values.OTHER_COMM})
 
@@ -67,6 +71,8 @@ class Idle:
         self._clock = clock
         self._dimensions = dimensions()
         self._seen: dict[tuple[Table, int | bytes], tuple[dict[tuple[Table, KeyValues], int], float]] = {}
+        self.arrivals = 0
+        """Regions whose arrival on a device is remembered, as of the latest sweep."""
         self.gone = Totals()
         """What was booked in rows that have been removed, and by threads that were swept."""
 
@@ -76,6 +82,10 @@ class Idle:
         for thread in threads:
             if thread.since < oldest and self._maps.remove_thread(thread) and thread.inside & books.IN_MIGRATION:
                 self.gone = self.gone.plus(Totals(abandoned=1))
+
+    def sweep_arrivals(self) -> None:
+        """Forget when regions arrived on a device that did so too long ago."""
+        self.arrivals = self._maps.forget_arrivals(int((self._clock() - ARRIVAL_SECONDS) * 1e9))
 
     def sweep_rows(self, rows: Mapping[Table, Sequence[Row]]) -> Mapping[Table, Sequence[int | bytes]]:
         """Remove what was idle for the TTL. Gives the values that ended, by admission table."""

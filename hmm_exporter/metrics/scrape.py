@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric as Family
 
 from hmm_exporter.bpf.attach import Attachments
 from hmm_exporter.bpf.maps import MapSet, Row, Thread
-from hmm_exporter.bpf.plan import ABSENT, ATTACHED, Outcome, reads_pages
+from hmm_exporter.bpf.plan import ABSENT, ATTACHED, reads_pages
 from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.tables import Table
 from hmm_exporter.config import Config
@@ -39,9 +39,10 @@ class Scrape:
         stack = self._maps.stack if self._maps else lambda stack_id: ()
         # The simulator's modules are not this machine's.
         module_users = (lambda module: ()) if kernel.simulated else modules.users
-        self._names = Names(kernel.symbols, stack, module_users, config.limits.callers)
+        self._names = Names(kernel.symbols, stack, module_users, config.limits.callers, attachments.devices.name)
+        self._page_size = kernel.page_size
         self._pages = reads_pages(kernel)
-        there = frozenset(_there(attachments.outcomes, config, self._pages))
+        there = frozenset(_there(attachments, config, self._pages))
         self._collector = Collector(there, self._names, config.limits.series)
         self._runs = exporter.ProbeRuns(attachments.programs)
         self._facts = list(exporter.build_and_kernel(kernel, attachments.bcc))
@@ -64,7 +65,9 @@ class Scrape:
         with self._lock:
             if not (self._maps and self._idle):
                 return
+            self._attachments.learn_devices(self._page_size)
             self._idle.sweep_threads(self._maps.read_threads())
+            self._idle.sweep_arrivals()
             ended = self._idle.sweep_rows(self._read(self._maps))
             self._names.forget(
                 [owner for owner in ended.get(tables.OWNER, ()) if isinstance(owner, int)],
@@ -72,14 +75,16 @@ class Scrape:
             )
 
     def _families(self, maps: MapSet, idle: Idle) -> list[Family]:
+        self._attachments.learn_devices(self._page_size)
         rows = self._read(maps)
         threads = maps.read_threads()
         calls_after = maps.read(tables.PROBE_CALL)
         self._learn(rows)
         families = list(self._collector.families(rows))
         families += exporter.owners(self._names.owners())
+        families += exporter.devices(self._attachments.devices.info())
         families += self._runs.families(rows, threads, calls_after)
-        families += exporter.maps(maps, rows, threads)
+        families += exporter.maps(maps, rows, threads, idle.arrivals)
         families += self._migrations(maps, rows, threads, idle)
         return families
 
@@ -103,14 +108,15 @@ class Scrape:
         )
 
 
-def _there(outcomes: Sequence[Outcome], config: Config, pages: bool) -> Iterable[str]:
+def _there(attachments: Attachments, config: Config, pages: bool) -> Iterable[str]:
     """Attached probes, options that are on, and needs that are met: what a metric's source may ask for."""
-    states = {outcome.probe.name: outcome.state for outcome in outcomes}
+    states = {outcome.probe.name: outcome.state for outcome in attachments.outcomes}
     yield from (probe for probe, state in states.items() if state == ATTACHED)
     if config.histograms.migration_phases:
         yield "histograms.migration_phases"
     if pages:
         yield "pages"
+    if attachments.knows_devices:
         yield "devices"
     # To 7.2 each call of hmm_range_fault is an attempt; where the other function is, only what both call is.
     newer = {states.get(name) for name in ("hmm_range_fault_locked", "hmm_range_fault_unlocked_timeout")}

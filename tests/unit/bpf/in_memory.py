@@ -86,7 +86,7 @@ class Bpf:
         self.after_removal: Callable[[str, bytes], None] = lambda name, key: None
         self._by_fd: dict[int, Map] = {}
 
-    def map_create(self, kind: int, key_bytes: int, value_bytes: int, entries: int, name: str) -> int:
+    def map_create(self, kind: int, key_bytes: int, value_bytes: int, entries: int, name: str, flags: int = 0) -> int:
         assert name.startswith("hmm_")
         short = name.removeprefix("hmm_")
         if short in self.refusal:

@@ -11,6 +11,7 @@ from hmm_exporter.catalog.probes import GROUPS, PROBES
 from hmm_exporter.config import Config, Filter, Histograms, Probes
 from hmm_exporter.kernel.btf import Btf, Function
 from hmm_exporter.kernel.features import Kernel, Pmu, Simulated
+from hmm_exporter.kernel.iomem import Iomem
 from hmm_exporter.kernel.symbols import Symbols
 
 PARAMETERS = 4
@@ -58,6 +59,7 @@ def kernel(
         btf_problem=btf_problem,
         device_private=True,
         symbols=Symbols(Path("/nonexistent")),
+        iomem=Iomem(Path("/nonexistent")),
         lockdown="none",
         page_size=4096,
         possible_cpus=possible_cpus,

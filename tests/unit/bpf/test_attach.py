@@ -19,15 +19,18 @@ from typing import NamedTuple
 import pytest
 
 from hmm_exporter.bpf import attach as attach_module
-from hmm_exporter.bpf import syscall
+from hmm_exporter.bpf import source, syscall
 from hmm_exporter.bpf.attach import Attachments, _paranoid, _relocated, attach, wanted_programs
 from hmm_exporter.bpf.compiler import Compiled, CompiledMap
 from hmm_exporter.bpf.plan import ATTACHED, DENIED, ERROR, Outcome, choose
+from hmm_exporter.bpf.resource_walk import PROGRAM, ResourceWalk
 from hmm_exporter.catalog.probe import Probe
 from hmm_exporter.catalog.probes import GROUPS, PROBES
 from hmm_exporter.config import Config, Limits, Maps
 from hmm_exporter.errors import StartError
 from hmm_exporter.kernel.features import Kernel
+from hmm_exporter.kernel.iomem import Iomem
+from hmm_exporter.kernel.symbols import Symbols
 from tests.unit.bpf import kernels
 from tests.unit.bpf.c_text import preprocess
 from tests.unit.bpf.in_memory import Bpf, layouts, map_set
@@ -79,6 +82,8 @@ class Tracing:
         for macro, name in re.findall(r"^(ENTER|LEAVE|TRACEPOINT)\((\w+)\)", source.code, re.MULTILINE):
             program = f"{'leave' if macro == 'LEAVE' else 'enter'}_{name}"
             programs[program] = program.encode().ljust(64, b"\0")
+        if PROGRAM in source.code:
+            programs[PROGRAM] = PROGRAM.encode().ljust(64, b"\0")
         return Compiled(programs, layouts(1), "0.26.0")
 
     def prog_load(
@@ -446,3 +451,84 @@ def test_the_limits_of_the_configuration_are_the_maps(tracing: Tracing) -> None:
     assert (len(attachments.maps.read_threads()), attachments.maps.threads) == (0, 100)
     assert attachments.bcc == "0.26.0"
     attachments.close()
+
+
+def telling(
+    folder: Path, kallsyms: str = "ffffffff82a4f3c0 D iomem_resource\n", iomem: str = "", **facts: str
+) -> Kernel:
+    """A kernel that tells its symbols, and no ranges, or those of a made /proc/iomem."""
+    (folder / "kallsyms").write_text(kallsyms)
+    if iomem:
+        (folder / "iomem").write_text(iomem)
+    return replace(
+        kernels.kernel(),
+        symbols=Symbols(folder / "kallsyms"),
+        iomem=Iomem(folder / "iomem"),
+        **facts,  # type: ignore[arg-type]
+    )
+
+
+def resources(kernel: Kernel, config: Config | None = None) -> tuple[type | None, str]:
+    """What is to be asked for resources, and why it knows none."""
+    plan, _ = choose(kernel, config or kernels.config())
+    attachments = attach(kernel, config or kernels.config(), plan)
+    found = type(attachments.resources), attachments.resources_problem
+    attachments.close()
+    kernel.iomem.close()
+    kernel.symbols.close()
+    return found
+
+
+def test_the_walk_of_the_resources_is_loaded_once_and_attached_to_nothing(tracing: Tracing, tmp_path: Path) -> None:
+    tracing.refuse_link = lambda link: number(errno.ENOTSUP) if link.how == "tracing" else None
+    assert resources(telling(tmp_path)) == (ResourceWalk, "")
+    assert tracing.compiled == ["fentry", "kprobe"]
+    loads = [load for load in tracing.loads if load.program == PROGRAM]
+    assert loads == [Load(syscall.PROG_RAW_TRACEPOINT, PROGRAM, 0, 0)]
+    assert PROGRAM not in [link.program for link in tracing.links]
+
+
+def test_where_no_walk_is_possible_the_file_is_asked_if_it_tells_anything(tracing: Tracing, tmp_path: Path) -> None:
+    tracing.refuse_load = lambda load: number(errno.EPERM) if load.program == PROGRAM else None
+    assert resources(telling(tmp_path, iomem="1000-1fff : System RAM\n")) == (Iomem, "")
+
+
+def test_lockdown_is_the_reason_before_the_kernel_is_asked(tracing: Tracing, tmp_path: Path) -> None:
+    reason = "lockdown is confidentiality: BPF programs may not read the kernel's memory"
+    assert resources(telling(tmp_path, lockdown="confidentiality")) == (Iomem, reason)
+    assert PROGRAM not in [load.program for load in tracing.loads]
+
+
+def test_a_kernel_whose_symbols_lack_the_root_has_no_walk(tracing: Tracing, tmp_path: Path) -> None:
+    reason = "kallsyms has no iomem_resource: the kernel needs CONFIG_KALLSYMS_ALL"
+    assert resources(telling(tmp_path, kallsyms="ffffffff81000000 T _text\n")) == (Iomem, reason)
+
+
+def test_hidden_symbols_are_the_reason_for_no_walk(tracing: Tracing, tmp_path: Path) -> None:
+    _, problem = resources(telling(tmp_path, kallsyms="0000000000000000 D iomem_resource\n"))
+    assert "shows no addresses: give CAP_SYSLOG" in problem
+
+
+def test_what_the_verifier_says_of_the_walk_is_the_reason(tracing: Tracing, tmp_path: Path) -> None:
+    tracing.log = "0: (85) call bpf_probe_read_kernel#113\nprogram of this type cannot use helper\nprocessed 1 insns"
+    tracing.refuse_load = lambda load: number(errno.EINVAL) if load.program == PROGRAM else None
+    _, problem = resources(telling(tmp_path))
+    assert problem == "the verifier refuses it: program of this type cannot use helper"
+
+
+def test_a_simulator_has_its_file_only(tracing: Tracing, tmp_path: Path) -> None:
+    (tmp_path / "simulator.iomem").write_text("1000-1fff : hmm_dmirror\n")
+    kernel = replace(kernels.kernel(simulated=True), iomem=Iomem(tmp_path / "simulator.iomem"))
+    assert resources(kernel) == (Iomem, "")
+    assert PROGRAM not in [load.program for load in tracing.loads]
+
+
+def test_no_reason_and_no_representation_tells_the_address_of_the_root(tracing: Tracing, tmp_path: Path) -> None:
+    kernel = telling(tmp_path)
+    plan, _ = choose(kernel, kernels.config())
+    attachments = attach(kernel, kernels.config(), plan)
+    attachments.close()
+    kernel.symbols.close()
+    kernel.iomem.close()
+    told = [repr(attachments.resources), attachments.resources_problem, source.text(plan, "fentry")]
+    assert not [each for each in told if "82a4f3c0" in each or str(0xFFFFFFFF82A4F3C0) in each]

@@ -353,7 +353,7 @@ def test_maps_that_cannot_be_made_end_the_start_with_the_remedy_and_leave_nothin
 def test_closing_gives_every_descriptor_back_and_may_be_done_twice() -> None:
     before = os.listdir("/proc/self/fd")
     with map_set() as (_, maps):
-        assert len(os.listdir("/proc/self/fd")) == len(before) + len(TABLES) + 3
+        assert len(os.listdir("/proc/self/fd")) == len(before) + len(TABLES) + 4
         maps.close()
     assert os.listdir("/proc/self/fd") == before
 

@@ -14,6 +14,7 @@ from hmm_exporter.bpf.source import Target
 from hmm_exporter.catalog.probes import GROUPS, PROBES
 from hmm_exporter.config import Config, Filter, Probes
 from hmm_exporter.kernel.btf import Function
+from hmm_exporter.kernel.features import Kernel
 from tests.unit.bpf import kernels
 from tests.unit.bpf.kernels import PARAMETERS, Known
 
@@ -209,3 +210,27 @@ def test_every_probe_is_either_planned_or_left_out_with_a_reason(
 def test_the_stand_in_btf_answers_like_one() -> None:
     assert Known({"f"}).function("f") is None
     assert isinstance(Known({"f"}).function("g"), Function)
+
+
+def test_the_kernels_tree_of_resources_is_read_where_btf_describes_it() -> None:
+    plan, _ = choose(kernels.kernel(), kernels.config(only=("hmm_range_fault",)))
+    assert plan.resources
+    assert {"resource.child", "resource.desc"} <= plan.offsets.keys()
+    assert plan.sizes["resource"]
+    assert "IORES_DESC_DEVICE_PRIVATE_MEMORY" in plan.enumerators
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        kernels.kernel(without={"resource.sibling"}),
+        kernels.kernel(without={"IORES_DESC_DEVICE_PRIVATE_MEMORY"}),
+        kernels.kernel(btf_problem="no BTF"),
+        kernels.kernel(simulated=True),
+    ],
+    ids=["field", "enumerator", "btf", "simulator"],
+)
+def test_it_is_not_where_btf_does_not_or_where_a_simulator_has_a_file(kernel: Kernel) -> None:
+    plan, _ = choose(kernel, kernels.config())
+    assert not plan.resources
+    assert not [path for path in plan.offsets if path.startswith("resource.")]

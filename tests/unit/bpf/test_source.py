@@ -15,7 +15,7 @@ from hmm_exporter.bpf import source
 from hmm_exporter.bpf.plan import choose
 from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.probe import Probe
-from hmm_exporter.catalog.probes import OPTIONAL_FIELDS, PROBES, PROCESS_FIELDS
+from hmm_exporter.catalog.probes import OPTIONAL_FIELDS, PROBES, PROCESS_FIELDS, RESOURCE_ENUMERATORS, RESOURCE_FIELDS
 from hmm_exporter.catalog.tables import TABLES, Kind, Table
 from hmm_exporter.catalog.values import CONSTANTS
 from hmm_exporter.config import Filter
@@ -118,8 +118,8 @@ def test_every_row_fits_into_the_zero_row_that_initialises_it(shards: int) -> No
 
 
 @pytest.mark.parametrize("shards", [1, 2, 4, 8])
-def test_the_program_makes_a_map_for_every_table_and_three_of_its_own(shards: int) -> None:
-    own = {"thread_map", "zero_map", "stack_map"}
+def test_the_program_makes_a_map_for_every_table_and_four_of_its_own(shards: int) -> None:
+    own = {"thread_map", "zero_map", "stack_map", "resource_map"}
     assert set(in_memory.layouts(shards)) == {f"{table.name}_map" for table in TABLES} | own
 
 
@@ -176,9 +176,24 @@ def test_a_source_file_defines_the_programs_that_its_probes_declare_and_no_other
     assert defined == sorted(declared)
 
 
-def test_every_file_of_the_program_is_shared_or_some_probes() -> None:
+def test_every_file_of_the_program_is_shared_or_some_probes_or_walks_the_resources() -> None:
     files = {path.name for path in source.PROGRAMS.glob("*.c")}
-    assert files == set(SHARED) | {probe.source for probe in PROBES}
+    assert files == set(SHARED) | {probe.source for probe in PROBES} | {"iomem.c"}
+
+
+def test_the_walk_of_the_resources_uses_what_is_declared_for_it() -> None:
+    made = program(("hmm_range_fault",))
+    text = (source.PROGRAMS / "iomem.c").read_text()
+    used = {field for _, field in uses(made.code, "RESOURCE_FIELD")} | set(re.findall(r"OFFSET_resource_(\w+)", text))
+    assert used - {"field"} == {path.partition(".")[2] for path in RESOURCE_FIELDS}
+    assert set(re.findall(r"IORES_\w+", text)) == set(RESOURCE_ENUMERATORS)
+    assert {f"OFFSET_{path.replace('.', '_')}" for path in RESOURCE_FIELDS} <= made.defined
+    assert {*RESOURCE_ENUMERATORS, "SIZE_resource"} <= made.defined
+
+
+def test_a_simulators_program_does_not_walk_the_resources() -> None:
+    assert "walk_resources" not in program(build="uprobe").code
+    assert "walk_resources" in program(build="kprobe").code
 
 
 def fields_used(code: str) -> set[str]:
@@ -257,7 +272,7 @@ def test_an_older_or_smaller_kernel_gets_a_program_that_compiles(without: set[st
 def test_a_program_holds_the_subjects_of_its_probes_and_no_others() -> None:
     plan, _ = choose(kernels.kernel(), kernels.config(only=("hmm_range_fault",)))
     files = re.findall(r'#line 1 "(\w+\.c)"', source.text(plan, "fentry"))
-    assert files == [*SHARED, "range_fault.c"]
+    assert files == [*SHARED, "range_fault.c", "iomem.c"]
 
 
 @pytest.mark.parametrize("build", BUILDS)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hmm_exporter.errors import StartError
+from hmm_exporter.kernel.iomem import Resource
 from hmm_exporter.kernel.simulated import simulated_kernel
 from tests.unit.kernel.btf_encoder import VOID, Encoder
 
@@ -76,6 +77,15 @@ def test_a_simulated_kernel_has_btf_and_symbols_like_a_real_one(program: Path) -
     assert kernel.symbols.problem == ""
     assert kernel.symbols.resolve([0x408020])[0x408020].module == "amdgpu"
     kernel.symbols.close()
+
+
+def test_a_simulators_ranges_are_in_a_file_that_may_be_missing(program: Path) -> None:
+    kernel = simulated_kernel(program)
+    assert (kernel.iomem.read(), kernel.iomem.problem) == ([], f"{program}.iomem: No such file or directory")
+    program.with_name("hmm-simulator.iomem").write_text("fce0000000-fcefffffff : hmm_dmirror\n")
+    kernel = simulated_kernel(program)
+    assert kernel.iomem.read() == [Resource(0xFCE0000000, 0xFCEFFFFFFF, "hmm_dmirror", 0)]
+    kernel.iomem.close()
 
 
 def test_the_path_is_made_absolute_because_uprobes_need_it(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:

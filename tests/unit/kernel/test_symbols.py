@@ -169,6 +169,14 @@ def test_a_module_that_was_loaded_meanwhile_is_found_by_the_next_question(tmp_pa
         assert symbols.resolve([0xFFFFFFFFC1841000])[0xFFFFFFFFC1841000].module == "amdgpu"
 
 
+def test_a_name_is_found_in_vmlinux_only_and_whole(tmp_path: Path) -> None:
+    path = tmp_path / "kallsyms"
+    path.write_text(VMLINUX + AMDGPU + "0000000000000000 D hidden\n")
+    with symbols_of(path) as symbols:
+        assert symbols.address("init_task") == 0xFFFFFFFF82E01000
+        assert [symbols.address(name) for name in ("task", "init_tas", "svm_range_mn_ops", "hidden", "")] == [None] * 5
+
+
 def test_hidden_addresses_are_a_problem_with_its_remedy_and_name_nothing(tmp_path: Path) -> None:
     path = tmp_path / "kallsyms"
     hidden = [f"{0:016x}{line[16:]}\n" for line in (VMLINUX + AMDGPU).splitlines()]
