@@ -12,6 +12,8 @@ import struct
 from collections.abc import Iterator
 
 from hmm_exporter.bpf import syscall
+from hmm_exporter.bpf.attach import load
+from hmm_exporter.bpf.code import link
 from hmm_exporter.bpf.compiler import compile_source
 from hmm_exporter.kernel.btf import Btf
 from hmm_exporter.kernel.symbols import Symbols
@@ -39,11 +41,8 @@ class _Memory:
     def __init__(self, python: str) -> None:
         compiled = compile_source(_SOURCE, python, 60)
         self._map = syscall.map_create(syscall.MAP_ARRAY, 4, _BYTES, 1, "seen_map")
-        code = bytearray(compiled.programs["look"])
-        for at in range(0, len(code), 8):
-            if code[at] == 0x18 and code[at + 1] >> 4 == 1:  # ld_imm64 of a map's fd
-                struct.pack_into("<i", code, at + 4, self._map)
-        self._program, _ = syscall.prog_load(syscall.PROG_RAW_TRACEPOINT, bytes(code), "look")
+        code = link(compiled, {"seen_map": self._map})["look"]
+        self._program = load(syscall.PROG_RAW_TRACEPOINT, code, "look")
 
     def read(self, address: int) -> bytes:
         """Empty where there is nothing."""

@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from hmm_exporter.bpf import attach, syscall
+from hmm_exporter.bpf import syscall
+from hmm_exporter.bpf.attach import load
+from hmm_exporter.bpf.code import Code, link
 from hmm_exporter.bpf.compiler import Compiled, compile_source
 from hmm_exporter.bpf.plan import choose
 from hmm_exporter.bpf.resource_walk import MAP, PROGRAM, ResourceWalk
@@ -93,8 +95,8 @@ class Walk:
     def __enter__(self) -> Walk:
         value_bytes = self.compiled.maps[MAP].value_bytes
         self.map = syscall.map_create(syscall.MAP_ARRAY, 4, value_bytes, 1, MAP, syscall.BPF_F_RDONLY)
-        code = relocated(self.compiled, PROGRAM, {MAP: self.map})
-        self.program = attach._loaded(syscall.PROG_RAW_TRACEPOINT, code, PROGRAM)
+        code = linked(self.compiled, PROGRAM, {MAP: self.map})
+        self.program = load(syscall.PROG_RAW_TRACEPOINT, code, PROGRAM)
         self._walk = ResourceWalk(self.program, self.map, value_bytes, self.root)
         return self
 
@@ -106,10 +108,9 @@ class Walk:
         return self._walk.read()
 
 
-def relocated(compiled: Compiled, program: str, maps: dict[str, int]) -> bytes:
+def linked(compiled: Compiled, program: str, maps: dict[str, int]) -> Code:
     only = dataclasses.replace(compiled, programs={program: compiled.programs[program]})
-    unused = dict.fromkeys(compiled.maps, -1)
-    return attach._relocated(only, type("Maps", (), {"fds": unused | maps})())[program]
+    return link(only, dict.fromkeys(compiled.maps, -1) | maps)[program]
 
 
 @pytest.fixture(scope="module")
@@ -241,8 +242,8 @@ class Tree:
         self._node_bytes = btf.size("resource") or 0
         self._private = btf.enumerator("IORES_DESC_DEVICE_PRIVATE_MEMORY") or 0
         self._map = syscall.map_create(syscall.MAP_ARRAY, 4, TREE_BYTES, 1, "tree_map")
-        code = relocated(compiled, "where", {"tree_map": self._map})
-        program, _ = syscall.prog_load(syscall.PROG_RAW_TRACEPOINT, code, "where")
+        code = linked(compiled, "where", {"tree_map": self._map})
+        program = load(syscall.PROG_RAW_TRACEPOINT, code, "where")
         syscall.prog_test_run(program, struct.pack("<Q", 0))
         os.close(program)
         key = struct.pack("<I", 0)
