@@ -50,6 +50,29 @@ static void trace_remove_migration_pte(unsigned long addr, unsigned long pte, in
 	     .field[INSIDE] = inside);
 }
 
+/* Of a huge folio that is mapped by one entry; in the kernel's trace/events/thp.h. */
+void (set_migration_pmd)(__maybe_unused unsigned long addr, __maybe_unused unsigned long pmd, PAD3)
+{
+	PROBED();
+}
+
+void (remove_migration_pmd)(__maybe_unused unsigned long addr, __maybe_unused unsigned long pmd, PAD3)
+{
+	PROBED();
+}
+
+static void trace_set_migration_pmd(unsigned long addr, unsigned long pmd)
+{
+	set_migration_pmd(addr, pmd);
+	BOOK(MIGRATION_PMD, .field[FUNCTION] = "set_migration_pmd", .field[INSIDE] = inside);
+}
+
+static void trace_remove_migration_pmd(unsigned long addr, unsigned long pmd)
+{
+	remove_migration_pmd(addr, pmd);
+	BOOK(MIGRATION_PMD, .field[FUNCTION] = "remove_migration_pmd", .field[INSIDE] = inside);
+}
+
 void (restore_exclusive_pte)(struct vm_area_struct *vma, struct page *page, __maybe_unused unsigned long address,
 			     pte_t *ptep, PAD5)
 {
