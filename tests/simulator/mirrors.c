@@ -101,15 +101,19 @@ static const struct mirror_path mirrors[NR_MIRRORS] = {
 	[MLX5_ODP] = { "mlx5_mn_ops", "mlx5_ib", &mlx5_mn_ops, PLAIN, ib_umem_odp_get, ib_umem_odp_release },
 };
 
+static void book_busy_attempts(const char *driver, const char *cause, unsigned int number)
+{
+	for (unsigned int i = 0; i < number; i++)
+		BOOK(RANGE_FAULT_ATTEMPT, .field[DRIVER] = driver, .field[ERRNO] = "EBUSY", .field[CAUSE] = cause);
+}
+
 static void book_attempts(const char *driver, int ret)
 {
 	const bool unexpected = ret && ret != -EBUSY && ret != -EINTR;
 
-	for (unsigned int i = 0; i < attempts.raced; i++)
-		BOOK(RANGE_FAULT_ATTEMPT, .field[DRIVER] = driver, .field[ERRNO] = "EBUSY", .field[CAUSE] = "raced");
-	for (unsigned int i = 0; i < attempts.own_fault; i++)
-		BOOK(RANGE_FAULT_ATTEMPT, .field[DRIVER] = driver, .field[ERRNO] = "EBUSY",
-		     .field[CAUSE] = "own_fault");
+	book_busy_attempts(driver, "raced", attempts.raced);
+	book_busy_attempts(driver, "own_fault", attempts.own_fault);
+	book_busy_attempts(driver, "lock_dropped", attempts.lock_dropped);
 	if (attempts.ok || unexpected)
 		BOOK(RANGE_FAULT_ATTEMPT, .field[DRIVER] = driver, .field[ERRNO] = error_name(ret), .field[CAUSE] = "");
 }

@@ -97,15 +97,25 @@ static void prepare_range_fault(struct stage *stage, struct range_request *req, 
 {
 	struct page_table *heap = &process->tables[AREA_HEAP];
 	unsigned long size = req->range.end - req->range.start;
+	bool faults = required_flags(&req->range) & HMM_PFN_REQ_FAULT;
 
 	heap->state = dice_one_in(&stage->dice, 2) ? ENTRY_NONE : ENTRY_PRESENT;
 	if (unlocked) {
 		process->subscriptions.races = dice_pick(&stage->dice, 3);
 		req->timeout = dice_one_in(&stage->dice, 2) ? 0 : 5;
 	}
+	heap->major = dice_one_in(&stage->dice, 3);
+	/* One more attempt each. */
+	heap->breaks_cow = unlocked && dice_one_in(&stage->dice, 3);
+	heap->drops_lock = dice_one_in(&stage->dice, 3);
 	switch (result) {
 	case -EBUSY:
-		process->subscriptions.races = req->timeout = 1 + (unlocked ? dice_pick(&stage->dice, 3) : 0);
+		if (!unlocked && faults && dice_one_in(&stage->dice, 2)) {
+			heap->state = ENTRY_NONE;
+			heap->breaks_cow = true;
+		} else {
+			process->subscriptions.races = req->timeout = 1 + (unlocked ? dice_pick(&stage->dice, 3) : 0);
+		}
 		break;
 	case -EFAULT:
 		req->range.start = dice_one_in(&stage->dice, 2) ? process->area[AREA_HEAP].vm_end :
