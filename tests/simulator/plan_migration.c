@@ -392,22 +392,22 @@ static void play_migration(struct stage *stage, struct migration_plan *plan, str
 	memset(&trouble, 0, sizeof(trouble));
 }
 
-/* Goes to the device: mostly within one huge page, else over up to nine. */
-static void send_away(struct stage *stage, struct migration_plan *sent)
+/* Goes to the device: mostly within one huge page, else over up to eight. */
+static struct migration_plan send_away(struct stage *stage, enum owner_id owner, enum process_id process)
 {
-	struct page_table *table = &stage->world->process[sent->process].tables[AREA_HEAP];
+	struct migration_plan plan = new_migration(stage, PREFETCH, owner, process);
 	unsigned long pages = dice_one_in(&stage->dice, 4) ? 8 * HPAGE_PMD_NR : HPAGE_PMD_NR;
 	unsigned long start = dice_pick(&stage->dice, pages), size = 1 + dice_pick(&stage->dice, pages - start);
 
-	decide(sent, dice_one_in(&stage->dice, 2) ? KTHREAD : SYSCALL, COMPLETED);
-	sent->req.vma = &stage->world->process[sent->process].area[AREA_HEAP];
-	sent->req.start = heap_of_plan(stage, sent) + STORIES + stage->index * STORY_SIZE + start * PAGE_SIZE;
-	sent->req.end = sent->req.start + size * PAGE_SIZE;
-	populate(stage, sent);
-	if (sent->req.flags & SYSTEM)
-		table->run[0].place = IN_RAM;
-	expect_trouble(stage, &sent->req);
-	play_migration(stage, sent, acting_task(stage, sent));
+	decide(&plan, dice_one_in(&stage->dice, 2) ? KTHREAD : SYSCALL, COMPLETED);
+	plan.req.vma = &stage->world->process[process].area[AREA_HEAP];
+	plan.req.start = heap_of_plan(stage, &plan) + STORIES + stage->index * STORY_SIZE + start * PAGE_SIZE;
+	plan.req.end = plan.req.start + size * PAGE_SIZE;
+	populate(stage, &plan);
+	stage->world->process[process].tables[AREA_HEAP].run[0].place = IN_RAM;
+	expect_trouble(stage, &plan.req);
+	play_migration(stage, &plan, acting_task(stage, &plan));
+	return plan;
 }
 
 /* A CPU touches it: a page, or more, of what was sent. */
@@ -430,17 +430,22 @@ static void bring_back(struct stage *stage, const struct migration_plan *sent)
 	play_migration(stage, &plan, acting_task(stage, &plan));
 }
 
-/* Memory is sent to a device, may be sent there again, and a CPU brings it back once or more. */
+/* Memory goes to a device, CPUs bring it back, and it may go there again in between. */
 static void tell_story(struct stage *stage)
 {
 	enum owner_id owner = OWNER_UVM + dice_pick(&stage->dice, NR_OWNERS - OWNER_UVM);
-	struct migration_plan sent = new_migration(stage, PREFETCH, owner, any_process(stage));
-	unsigned long end = stage->left < 5 ? stage->left : 2 + dice_pick(&stage->dice, 3);
+	enum process_id process = any_process(stage);
+	unsigned long end = stage->left < 6 ? stage->left : 2 + dice_pick(&stage->dice, 4);
+	struct migration_plan sent;
 
 	watch_residents(true);
-	send_away(stage, &sent);
-	for (unsigned long i = 1; i < end; i++)
-		bring_back(stage, &sent);
+	sent = send_away(stage, owner, process);
+	for (unsigned long i = 1; i < end; i++) {
+		if (i + 1 < end && dice_one_in(&stage->dice, 4))
+			sent = send_away(stage, owner, process);
+		else
+			bring_back(stage, &sent);
+	}
 	watch_residents(false);
 }
 
