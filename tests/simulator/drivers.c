@@ -116,7 +116,7 @@ static void add_up(struct event *event, unsigned long npages, bool committed)
 	event->figure[ZERO_FILLED] = BYTES(moves.zero_filled);
 	event->figure[NOT_READ] = BYTES(npages - window_of(npages));
 	event->figure[ABORTED] = committed && !moved && !moves.zero_filled;
-	event->figure[PARTIAL] = unmoved > 0;
+	event->figure[PARTIAL] = unmoved + moves.unfilled > 0;
 	event->figure[HUGE] = huge > 0;
 	BOOK(MIGRATION_MOVE, .field[CLASS] = event->field[CLASS], .field[OWNER] = event->field[OWNER],
 	     .field[OUTCOME] = event->field[OUTCOME], SIZE(BYTES(moved)));
