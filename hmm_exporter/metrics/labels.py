@@ -8,6 +8,7 @@ between series. Which rows there are, and when they go, is decided elsewhere.
 from __future__ import annotations
 
 import errno
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -142,13 +143,15 @@ class Names:
         return f"{stem}{self._given[stem]}"
 
     def _driver_of(self, frames: list[Symbol]) -> str:
-        """The innermost module that is no helper. On a CPU fault only the helper is on the stack
-        (drm_pagemap_migrate_to_ram): then whoever uses it, if that is one module."""
-        modules = [frame.module for frame in frames if frame.module]
+        """The innermost module that is no helper, as far as modules call each other: beyond the kernel's
+        own frames is whoever took the fault, perhaps another driver. Where only a helper is on the
+        stack (drm_pagemap_migrate_to_ram), whoever uses it, if that is one module."""
+        from_driver = itertools.dropwhile(lambda frame: frame.module in ("", "bpf"), frames)
+        modules = [frame.module for frame in itertools.takewhile(lambda frame: frame.module, from_driver)]
         for module in modules:
             if module not in _HELPER_MODULES:
                 return module
-        helper = next((module for module in modules if module != "bpf"), UNKNOWN)
+        helper = modules[0] if modules else UNKNOWN
         users = self._module_users(helper)
         return users[0] if len(users) == 1 else helper
 

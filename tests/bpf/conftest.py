@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from tests.bpf.exact_run import Run, run_exactly
 from tests.process import ROOT, SIMULATOR
 
 
@@ -17,3 +18,9 @@ def machine() -> None:
         pytest.skip("tests/bpf attach BPF programs: run them as root")
     subprocess.run(["make", "-s", "-C", str(ROOT / "tests/simulator")], check=True)
     assert SIMULATOR.exists()
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """For ``test_exact`` and ``test_moves``: it takes a minute."""
+    return run_exactly(tmp_path_factory.mktemp("exact"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tests.exposition import Labels, Samples, labels
@@ -18,7 +18,6 @@ Event = Mapping[str, Any]
 Issued = Mapping[str, Any]
 Counts = Counter[Labels]
 
-ENDED_WITHOUT_ERROR = ("completed", "completed_without_pages", "empty", "empty_finalized", "abandoned")
 COMPLETED = ("completed", "completed_without_pages")
 EMPTY = ("empty", "empty_finalized")
 BYTES_BOUNDS = [2**exponent for exponent in range(12, 37)]
@@ -56,7 +55,7 @@ def comm(event: Event) -> str:
     return name.partition("/")[0] if name.startswith("kworker/") else name
 
 
-def _count(
+def count(
     events: Iterable[Event],
     of: Callable[[Event], Labels],
     amount: Callable[[Event], int] = lambda event: event["count"],
@@ -67,38 +66,62 @@ def _count(
     return Counter({its: value for its, value in counts.items() if value})
 
 
-def _bytes(event: Event) -> int:
-    value: int = event.get("bytes", 0)
-    return value
+def figure(name: str) -> Callable[[Event], int]:
+    """That figure of a row, which the simulator leaves out where it is 0."""
+
+    def of(event: Event) -> int:
+        value: int = event.get(name, 0)
+        return value
+
+    return of
+
+
+def ended(issued: Issued) -> list[Event]:
+    """Bytes are booked when a migration ends; an abandoned one never does."""
+    return [event for event in issued["migrations"] if event["outcome"] in COMPLETED + EMPTY]
+
+
+def device(event: Event) -> str:
+    """Of the migration's destination if that is on a device, else of its source."""
+    name: str = event["source"] if event["destination"] == "none" else event["destination"]
+    return name
 
 
 def migrations_started(issued: Issued, owners: Mapping[str, str]) -> Counts:
-    return _migrations(issued, owners, lambda event: True)
+    """Without a device: it is the pages that say which, later."""
+    return count(issued["migrations"], lambda event: labels(**n(event, owners, "none")))
 
 
-def _n(event: Event, owners: Mapping[str, str]) -> dict[str, str]:
-    return {"class": event["class"], "trigger": event["trigger"], "pgmap_owner": owners[event["owner"]]}
+def n(event: Event, owners: Mapping[str, str], its_device: str) -> dict[str, str]:
+    """The labels that metrics.md calls N."""
+    return {
+        "class": event["class"],
+        "trigger": event["trigger"],
+        "pgmap_owner": owners[event["owner"]],
+        "device": its_device,
+    }
 
 
-def _migrations(issued: Issued, owners: Mapping[str, str], wanted: Callable[[Event], bool]) -> Counts:
-    return _count(filter(wanted, issued["migrations"]), lambda event: labels(**_n(event, owners)))
+def _migrations(issued: Issued, owners: Mapping[str, str], outcomes: Sequence[str]) -> Counts:
+    wanted = (event for event in issued["migrations"] if event["outcome"] in outcomes)
+    return count(wanted, lambda event: labels(**n(event, owners, device(event))))
 
 
 def counters(issued: Issued, owners: Mapping[str, str]) -> Iterator[tuple[str, Counts]]:
     """Every counter of stage 1 that counts events or bytes: (name, label sets that are not 0)."""
     migrations = issued["migrations"]
-    accepted = [event for event in migrations if event["outcome"] in ENDED_WITHOUT_ERROR]
+    accepted = ended(issued)
     refused = [event for event in migrations if event["outcome"] == "failed"]
     yield "hmm_migrations_started_total", migrations_started(issued, owners)
-    yield "hmm_migrations_empty_total", _migrations(issued, owners, lambda event: event["outcome"] in EMPTY)
-    yield "hmm_migrations_completed_total", _migrations(issued, owners, lambda event: event["outcome"] in COMPLETED)
+    yield "hmm_migrations_empty_total", _migrations(issued, owners, EMPTY)
+    yield "hmm_migrations_completed_total", _migrations(issued, owners, COMPLETED)
     yield (
         "hmm_migration_failures_total",
-        _count(refused, lambda event: labels(**_n(event, owners), errno=event["errno"])),
+        count(refused, lambda event: labels(**n(event, owners, "none"), errno=event["errno"])),
     )
     yield (
         "hmm_migration_requested_bytes_total",
-        _count(accepted, lambda event: labels(**_n(event, owners)), _bytes),
+        count(accepted, lambda event: labels(**n(event, owners, device(event))), figure("bytes")),
     )
     yield from _process_counters(issued, owners, accepted, refused)
     yield from _range_counters(issued)
@@ -114,19 +137,19 @@ def _process_counters(
     def only_comm(event: Event) -> Labels:
         return labels(comm=comm(event))
 
-    yield "hmm_process_migrations_total", _count(issued["migrations"], who)
-    yield "hmm_process_requested_bytes_total", _count(accepted, who, _bytes)
+    yield "hmm_process_migrations_total", count(issued["migrations"], who)
+    yield "hmm_process_requested_bytes_total", count(accepted, who, figure("bytes"))
     yield (
         "hmm_process_migration_failures_total",
-        _count(
+        count(
             refused,
             lambda event: labels(comm=comm(event), errno=event["errno"], **{"class": event["class"]}),
         ),
     )
-    yield "hmm_process_range_faults_total", _count(issued["range_faults"], only_comm)
+    yield "hmm_process_range_faults_total", count(issued["range_faults"], only_comm)
     yield (
         "hmm_process_range_fault_failures_total",
-        _count(_failed(issued["range_faults"]), lambda event: labels(comm=comm(event), errno=event["errno"])),
+        count(_failed(issued["range_faults"]), lambda event: labels(comm=comm(event), errno=event["errno"])),
     )
     for metric, kind in (
         ("hmm_process_device_exclusive_total", "device_exclusives"),
@@ -134,12 +157,12 @@ def _process_counters(
         ("hmm_process_interval_notifier_inserts_total", "notifier_inserts"),
         ("hmm_process_interval_notifier_removes_total", "notifier_removes"),
     ):
-        yield metric, _count(issued[kind], only_comm)
+        yield metric, count(issued[kind], only_comm)
     yield (
         "hmm_process_huge_faults_total",
-        _count((event for event in issued["huge_faults"] if event["result"] != "RETRY"), only_comm),
+        count((event for event in issued["huge_faults"] if event["result"] != "RETRY"), only_comm),
     )
-    yield "hmm_process_invalidations_total", _count(_hmm_invalidations(issued), only_comm)
+    yield "hmm_process_invalidations_total", count(_hmm_invalidations(issued), only_comm)
 
 
 def _failed(events: Iterable[Event]) -> list[Event]:
@@ -154,21 +177,21 @@ def _range_counters(issued: Issued) -> Iterator[tuple[str, Counts]]:
     faults = issued["range_faults"]
     yield (
         "hmm_range_faults_total",
-        _count(
+        count(
             faults,
             lambda event: labels(function=event["function"], driver=event["driver"], intent=event["intent"]),
         ),
     )
     yield (
         "hmm_range_fault_failures_total",
-        _count(
+        count(
             _failed(faults),
             lambda event: labels(function=event["function"], driver=event["driver"], errno=event["errno"]),
         ),
     )
     yield (
         "hmm_range_fault_ebusy_callers_total",
-        _count(
+        count(
             (event for event in faults if event["errno"] == "EBUSY"),
             lambda event: labels(driver=event["driver"], caller=event["caller"]),
         ),
@@ -181,47 +204,47 @@ def _other_counters(issued: Issued) -> Iterator[tuple[str, Counts]]:
 
     exclusives, huge = issued["device_exclusives"], issued["huge_faults"]
     maps, unmaps = issued["dma_maps"], issued["dma_unmaps"]
-    yield "hmm_device_exclusive_total", _count(exclusives, nothing)
+    yield "hmm_device_exclusive_total", count(exclusives, nothing)
     yield (
         "hmm_device_exclusive_failures_total",
-        _count(_failed(exclusives), lambda event: labels(errno=event["errno"])),
+        count(_failed(exclusives), lambda event: labels(errno=event["errno"])),
     )
-    yield "hmm_device_exclusive_restores_total", _count(issued["device_exclusive_restores"], nothing)
+    yield "hmm_device_exclusive_restores_total", count(issued["device_exclusive_restores"], nothing)
     yield (
         "hmm_interval_notifier_inserts_total",
-        _count(issued["notifier_inserts"], lambda event: labels(driver=event["driver"])),
+        count(issued["notifier_inserts"], lambda event: labels(driver=event["driver"])),
     )
     yield (
         "hmm_interval_notifier_insert_failures_total",
-        _count(
+        count(
             _failed(issued["notifier_inserts"]),
             lambda event: labels(driver=event["driver"], errno=event["errno"]),
         ),
     )
     yield (
         "hmm_interval_notifier_removes_total",
-        _count(issued["notifier_removes"], lambda event: labels(driver=event["driver"])),
+        count(issued["notifier_removes"], lambda event: labels(driver=event["driver"])),
     )
-    yield "hmm_huge_faults_total", _count((e for e in huge if e["result"] != "RETRY"), nothing)
-    yield "hmm_huge_fault_retries_total", _count((e for e in huge if e["result"] == "RETRY"), nothing)
+    yield "hmm_huge_faults_total", count((e for e in huge if e["result"] != "RETRY"), nothing)
+    yield "hmm_huge_fault_retries_total", count((e for e in huge if e["result"] == "RETRY"), nothing)
     yield (
         "hmm_huge_fault_failures_total",
-        _count(
+        count(
             (e for e in huge if e["result"] not in ("", "RETRY")),
             lambda event: labels(fault=f"VM_FAULT_{event['result']}"),
         ),
     )
-    yield "hmm_dma_maps_total", _count(maps, nothing)
-    yield "hmm_dma_map_failures_total", _count((e for e in maps if e["result"] == "failed"), nothing)
-    yield "hmm_dma_unmaps_total", _count(unmaps, nothing)
-    yield "hmm_dma_unmap_misses_total", _count((e for e in unmaps if e["result"] == "missed"), nothing)
+    yield "hmm_dma_maps_total", count(maps, nothing)
+    yield "hmm_dma_map_failures_total", count((e for e in maps if e["result"] == "failed"), nothing)
+    yield "hmm_dma_unmaps_total", count(unmaps, nothing)
+    yield "hmm_dma_unmap_misses_total", count((e for e in unmaps if e["result"] == "missed"), nothing)
     yield (
         "hmm_mmu_notifier_invalidations_total",
-        _count(_hmm_invalidations(issued), lambda event: labels(event=event["event"])),
+        count(_hmm_invalidations(issued), lambda event: labels(event=event["event"])),
     )
     yield (
         "hmm_device_range_migrations_total",
-        _count(issued["device_ranges"], lambda event: labels(function=event["function"])),
+        count(issued["device_ranges"], lambda event: labels(function=event["function"], device=event["device"])),
     )
     for metric, function in (
         ("hmm_migration_ptes_set_total", "set_migration_pte"),
@@ -229,7 +252,7 @@ def _other_counters(issued: Issued) -> Iterator[tuple[str, Counts]]:
     ):
         yield (
             metric,
-            _count(
+            count(
                 (event for event in issued["migration_ptes"] if event["function"] == function),
                 lambda event: labels(
                     order=event["order"] if int(event["order"]) <= 10 else "other",
@@ -241,26 +264,25 @@ def _other_counters(issued: Issued) -> Iterator[tuple[str, Counts]]:
 
 def size_histograms(issued: Issued, owners: Mapping[str, str]) -> Iterator[tuple[str, dict[Labels, Counter[int]]]]:
     """Every histogram of sizes: label set to the sizes observed, in bytes."""
-    accepted = [event for event in issued["migrations"] if event["outcome"] in ENDED_WITHOUT_ERROR]
     yield (
         "hmm_migration_request_size_bytes",
-        _sizes(accepted, lambda e: labels(pgmap_owner=owners[e["owner"]], **{"class": e["class"]})),
+        sizes_by(ended(issued), lambda e: labels(pgmap_owner=owners[e["owner"]], **{"class": e["class"]})),
     )
     yield (
         "hmm_range_fault_size_bytes",
-        _sizes(issued["range_faults"], lambda e: labels(function=e["function"], driver=e["driver"])),
+        sizes_by(issued["range_faults"], lambda e: labels(function=e["function"], driver=e["driver"])),
     )
-    yield "hmm_device_range_size_bytes", _sizes(issued["device_ranges"], lambda e: labels(function=e["function"]))
+    yield "hmm_device_range_size_bytes", sizes_by(issued["device_ranges"], lambda e: labels(function=e["function"]))
     yield (
         "hmm_mmu_notifier_invalidation_size_bytes",
-        _sizes(_hmm_invalidations(issued), lambda e: labels(event=e["event"])),
+        sizes_by(_hmm_invalidations(issued), lambda e: labels(event=e["event"])),
     )
 
 
-def _sizes(events: Iterable[Event], of: Callable[[Event], Labels]) -> dict[Labels, Counter[int]]:
+def sizes_by(events: Iterable[Event], of: Callable[[Event], Labels]) -> dict[Labels, Counter[int]]:
     sizes: dict[Labels, Counter[int]] = {}
     for event in events:
-        for size, count in event["sizes"]:
+        for size, number in event["sizes"]:
             # A range that ends before it starts is refused, and counts as empty.
-            sizes.setdefault(of(event), Counter())[max(size, 0)] += count
+            sizes.setdefault(of(event), Counter())[max(size, 0)] += number
     return sizes

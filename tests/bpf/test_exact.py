@@ -3,40 +3,14 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-from typing import Any
-
-import pytest
-
 from tests.bpf import expected
-from tests.exposition import Labels, Samples, buckets, cumulative
-from tests.process import Exporter, issue_exactly
-
-EVENTS = int(os.environ.get("HMM_EXACT_EVENTS", "100000"))
-ALL_ON = {"probes": {"groups": {"per_page": True}}, "histograms": {"migration_phases": True}}
-
-
-@dataclass(frozen=True)
-class Run:
-    issued: dict[str, Any]
-    before: Samples
-    after: Samples
-    owners: dict[str, str]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    with Exporter(tmp_path_factory.mktemp("exact"), ALL_ON) as exporter:
-        before = exporter.scrape()
-        issued = issue_exactly(EVENTS)
-        after = exporter.scrape()
-    return Run(issued, before, after, expected.owner_names(issued, after))
+from tests.bpf.exact_run import EVENTS, Run
+from tests.exposition import Labels, buckets, cumulative
 
 
 def test_every_probe_is_attached(run: Run) -> None:
     attached = run.after.named("hmm_exporter_probe_attached")
-    assert len(attached) == 19
+    assert len(attached) == 24
     assert set(attached.values()) == {1.0}
 
 
@@ -145,5 +119,7 @@ def test_nothing_was_missed_and_nothing_overflowed(run: Run) -> None:
 
 def test_all_counters_start_at_zero(run: Run) -> None:
     for (name, _), value in run.before.values.items():
-        if name.startswith("hmm_") and not name.startswith(("hmm_exporter_", "hmm_pgmap_owner_info")):
+        if name.startswith("hmm_") and not name.startswith(
+            ("hmm_exporter_", "hmm_pgmap_owner_info", "hmm_device_info")
+        ):
             assert value == 0, name

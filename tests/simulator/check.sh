@@ -53,6 +53,31 @@ succeeded()
 [ "$(succeeded range_faults)" = "$(succeeded range_fault_attempts)" ] || fail "range faults and their attempts"
 echo "exact: as many events of each main kind as asked for"
 
+# The sum of a figure over all migrations.
+figure()
+{
+	sed -n '/^"migrations":/,/^\]/p' "$work/books" |
+		awk -v name="\"$1\":" 'match($0, name "[0-9]+") { sum += substr($0, RSTART + length(name), RLENGTH - length(name)) }
+			END { printf "%.0f\n", sum }'
+}
+unmoved=0
+for name in host_to_host host_to_device device_to_host device_to_device zero_filled not_selected busy no_destination \
+	unfilled commit_failed not_read; do
+	[ "$(figure $name)" -gt 0 ] || fail "no migration has $name"
+	unmoved=$((unmoved + $(figure $name)))
+done
+[ "$(figure bytes)" = $unmoved ] || fail "$(figure bytes) bytes asked for, $unmoved accounted for"
+for name in huge_host_to_host huge_host_to_device huge_device_to_host huge_device_to_device aborted partial huge; do
+	[ "$(figure $name)" -gt 0 ] || fail "no migration has $name"
+done
+for cause in raced own_fault lock_dropped; do
+	grep -q "\"cause\":\"$cause\",\"errno\":\"EBUSY\"" "$work/books" || fail "no attempt ended as $cause"
+done
+for result in first again unknown; do
+	grep -q "\"result\":\"$result\"" "$work/books" || fail "nothing returned as $result"
+done
+echo "exact: every byte asked for is accounted for, in every way there is"
+
 echo | "$sim" exact --events 10 --wait-for-stdin | head -n 1 | grep -qx ready || fail "no ready line"
 [ "$("$sim" list | wc -l)" -gt 5 ] || fail "list is short"
 for bad in "" "fly" "exact --events 0" "exact --events ten" "exact --threads 1.5" "run --rate -1" \
@@ -75,17 +100,21 @@ wait $! || fail "SIGTERM is no clean end"
 grep -q migrations "$work/out" || fail "no summary after SIGTERM"
 echo "run: the rate holds, every scenario plays, SIGTERM ends it"
 
-for function in migrate_vma_setup migrate_vma_pages migrate_vma_finalize migrate_device_range migrate_device_pfns \
-	migrate_device_pages migrate_device_finalize hmm_range_fault hmm_range_fault_unlocked_timeout \
+for function in migrate_vma_setup migrate_vma_pages migrate_vma_finalize migrate_device_unmap migrate_device_range \
+	migrate_device_pfns migrate_device_pages migrate_device_finalize hmm_range_fault hmm_range_fault_unlocked_timeout \
 	hmm_range_fault_locked make_device_exclusive restore_exclusive_pte mmu_interval_notifier_insert \
 	mmu_interval_notifier_insert_locked mmu_interval_notifier_remove hmm_dma_map_pfn hmm_dma_unmap_pfn \
-	do_huge_pmd_device_private __mmu_notifier_invalidate_range_start set_migration_pte remove_migration_pte; do
+	do_huge_pmd_device_private __mmu_notifier_invalidate_range_start set_migration_pte remove_migration_pte \
+	set_migration_pmd remove_migration_pmd; do
 	grep -q "^[0-9a-f]\{16\} T $function\$" "$sim.kallsyms" || fail "$function is not in kallsyms"
 	objdump -d "$sim" --disassemble="$function" | grep -q "<$function>:" || fail "$function has no code"
 done
 [ -z "$(awk '{ print $3 }' "$sim.kallsyms" | sort | uniq -d)" ] || fail "kallsyms has a name twice"
 [ "$(readelf -SW "$sim" | grep -c ' \.BTF ')" = 1 ] || fail "not one .BTF section"
 echo "products: all functions in kallsyms, one .BTF section"
+
+[ "$(grep -cE '^3[0-9a-f]{11}-3[0-9a-f]{11} : ' "$sim.iomem")" = 8 ] || fail "not eight devices in iomem"
+echo "products: eight regions of device memory in iomem"
 
 bpftool=$(command -v bpftool || command -v /usr/sbin/bpftool || true)
 if [ -n "$bpftool" ]; then

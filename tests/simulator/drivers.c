@@ -7,34 +7,74 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "ledger.h"
 #include "timing.h"
 
-/* Where device memory starts, as a page frame number; request_free_mem_region takes from the top. */
-#define DEVICE_PFN 0xfce0000UL
-
 /* A driver has one migration in hand in a thread, so one pair of arrays serves all. */
-static __thread unsigned long src_pfns[MIGRATE_WINDOW], dst_pfns[MIGRATE_WINDOW];
+static __thread unsigned long *src_pfns, *dst_pfns;
 
-static void allocate_destinations(const struct migrate_vma *args, unsigned int undersized)
+/* Behind each array is nothing, so that who reads too far is found out. */
+static void allocate_arrays(void)
 {
-	unsigned long done = 0;
+	size_t size = MIGRATE_ARRAY * sizeof(*src_pfns);
+	char *arrays = mmap(NULL, 2 * (size + PAGE_SIZE), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	for (unsigned long i = 0; i < window_of(args->npages) && done < args->cpages; i++) {
-		args->dst[i] = 0;
-		if (!(args->src[i] & MIGRATE_PFN_MIGRATE))
+	if (arrays == MAP_FAILED || mprotect(arrays + size, PAGE_SIZE, PROT_NONE) ||
+	    mprotect(arrays + 2 * size + PAGE_SIZE, PAGE_SIZE, PROT_NONE)) {
+		perror("hmm-simulator: no memory for the arrays");
+		exit(1);
+	}
+	src_pfns = (unsigned long *)arrays;
+	dst_pfns = (unsigned long *)(arrays + size + PAGE_SIZE);
+}
+
+static void free_arrays(void)
+{
+	munmap(src_pfns, 2 * (MIGRATE_ARRAY * sizeof(*src_pfns) + PAGE_SIZE));
+}
+
+/* Half a device, or half the RAM, away from the page's own frame: no page moves onto itself. */
+static unsigned long destination_entry(const struct migrate_request *req, unsigned long addr)
+{
+	const struct dev_pagemap *to = req->destination;
+	unsigned long far = to ? (to->range.end + 1 - to->range.start) / 2 : RAM_PAGES / 2 * PAGE_SIZE;
+	unsigned long pfn = to ? device_pfn(to, addr + far) : ram_pfn(addr + far);
+
+	return pfn << MIGRATE_PFN_SHIFT | MIGRATE_PFN_VALID;
+}
+
+static bool has_destination(const struct migrate_request *req, unsigned long entry, unsigned long number)
+{
+	if (!(entry & MIGRATE_PFN_VALID) && req->ignores_holes)
+		return false;
+	return number > req->undersized && !(req->room && number > req->room) && !strikes(req->declines, number);
+}
+
+static void allocate_destinations(const struct migrate_request *req, const struct migrate_vma *args)
+{
+	unsigned long window = window_of(args->npages), done = 0, nr;
+
+	memset(args->dst, 0, window * sizeof(*args->dst));
+	for (unsigned long i = 0; i < window && done < args->cpages; i += nr) {
+		unsigned long entry = args->src[i], addr = args->start + (i << PAGE_SHIFT);
+
+		nr = pages_of(entry);
+		if (!(entry & MIGRATE_PFN_MIGRATE) || !has_destination(req, entry, ++done))
 			continue;
-		if (++done > undersized)
-			args->dst[i] = (DEVICE_PFN + i) << MIGRATE_PFN_SHIFT | MIGRATE_PFN_VALID |
-				       (args->src[i] & MIGRATE_PFN_COMPOUND);
+		if (nr > 1 && strikes(req->splits, done))
+			for (unsigned long j = 0; j < nr; j++)
+				args->dst[i + j] = destination_entry(req, addr + (j << PAGE_SHIFT));
+		else
+			args->dst[i] = destination_entry(req, addr) | (entry & (MIGRATE_PFN_COMPOUND | MIGRATE_PFN_WRITE));
 	}
 }
 
 static void move(const struct migrate_request *req, struct migrate_vma *args)
 {
-	allocate_destinations(args, req->undersized);
+	allocate_destinations(req, args);
 	if (!req->copies_late)
 		work(WORK_COPY, args->end - args->start);
 	migrate_vma_pages(args);
@@ -42,16 +82,73 @@ static void move(const struct migrate_request *req, struct migrate_vma *args)
 		work(WORK_COPY, args->end - args->start);
 }
 
+#define BYTES(pages) ((long)(pages) << PAGE_SHIFT)
+
+/* What became of every page that was asked for. Where pages never ran, nothing got a destination. */
+static void add_up(struct event *event, unsigned long npages, bool committed)
+{
+	unsigned long moved = 0, huge = 0, unmoved, known;
+
+	if (!committed) {
+		moves.no_destination = moves.collected - moves.busy;
+		moves.unfilled = moves.holes;
+	}
+	for (int i = 0; i < NR_DIRECTIONS; i++) {
+		event->figure[HOST_TO_HOST + i] = BYTES(moves.moved[i]);
+		event->figure[HUGE_HOST_TO_HOST + i] = BYTES(moves.huge[i]);
+		moved += moves.moved[i];
+		huge += moves.huge[i];
+	}
+	unmoved = moves.busy + moves.no_destination + moves.commit_failed;
+	known = moved + moves.zero_filled + unmoved + moves.unfilled;
+	if (known != moves.collected + moves.holes) {
+		fprintf(stderr, "hmm-simulator: %lu pages collected, %lu accounted for\n",
+			moves.collected + moves.holes, known);
+		abort();
+	}
+	event->figure[COLLECTED] = BYTES(moves.collected);
+	event->figure[HOLES] = BYTES(moves.holes);
+	event->figure[NOT_SELECTED] = BYTES(window_of(npages) - moves.collected - moves.holes);
+	event->figure[BUSY] = BYTES(moves.busy);
+	event->figure[NO_DESTINATION] = BYTES(moves.no_destination);
+	event->figure[UNFILLED] = BYTES(moves.unfilled);
+	event->figure[COMMIT_FAILED] = BYTES(moves.commit_failed);
+	event->figure[ZERO_FILLED] = BYTES(moves.zero_filled);
+	event->figure[NOT_READ] = BYTES(npages - window_of(npages));
+	event->figure[ABORTED] = committed && !moved && !moves.zero_filled;
+	event->figure[PARTIAL] = unmoved + moves.unfilled > 0;
+	event->figure[HUGE] = huge > 0;
+	BOOK(MIGRATION_MOVE, .field[CLASS] = event->field[CLASS], .field[OWNER] = event->field[OWNER],
+	     .field[OUTCOME] = event->field[OUTCOME], SIZE(BYTES(moved)));
+}
+
 static int finish(struct migrate_request *req, const char *caller, const char *module, const char *outcome, int ret)
 {
-	const bool refused = ret == -EINVAL;
+	const bool refused = ret == -EINVAL, committed = !strcmp(outcome, "completed");
+	long bytes = refused ? 0 : (req->end & PAGE_MASK) - (req->start & PAGE_MASK);
+	struct event event = {
+		.kind = MIGRATION, .field[CLASS] = req->class, .field[TRIGGER] = req->trigger,
+		.field[CURRENT] = req->current, .field[OWNER] = req->owner->name, .field[DRIVER] = module,
+		.field[CALLER] = caller, .field[COMM] = req->comm, .field[OUTCOME] = outcome,
+		.field[ERRNO] = refused ? "EINVAL" : "", .sized = !refused, .size = bytes,
+		.field[COLLECTED_FROM] = device_of(moves.collected_from), .field[SOURCE] = device_of(moves.source),
+		.field[DESTINATION] = device_of(moves.destination),
+	};
 
 	req->outcome = outcome;
-	BOOK(MIGRATION, .field[CLASS] = req->class, .field[TRIGGER] = req->trigger, .field[CURRENT] = req->current,
-	     .field[OWNER] = req->owner->name, .field[DRIVER] = module, .field[CALLER] = caller,
-	     .field[COMM] = req->comm, .field[OUTCOME] = outcome, .field[ERRNO] = refused ? "EINVAL" : "",
-	     .sized = !refused, .size = refused ? 0 : (req->end & PAGE_MASK) - (req->start & PAGE_MASK));
+	if (!refused)
+		add_up(&event, bytes >> PAGE_SHIFT, committed);
+	book(&event);
 	return ret;
+}
+
+/* For the residency of regions: a CPU fault returns them, everything else can send them away. */
+static void follow(const struct migrate_request *req, u64 earliest)
+{
+	if (req->trigger && !strcmp(req->trigger, "cpu_fault"))
+		regions_returned(req->owner->name, device_of(moves.source), req->comm, earliest, now_ns());
+	else
+		regions_arrived(earliest, now_ns());
 }
 
 /* The body of each driver's function below; inlined, so that it is they who call HMM. */
@@ -69,16 +166,18 @@ static __attribute__((always_inline)) inline int migrate(struct migrate_request 
 		.fault_page = req->fault_page,
 	};
 	u64 before = now_ns(), collected, finalizing;
-	int ret = migrate_vma_setup(&args);
 	bool commit;
+	int ret;
 
+	moves = (struct moves){};
+	ret = migrate_vma_setup(&args);
 	collected = now_ns();
 	if (ret)
 		return finish(req, caller, module, "failed", ret);
 	if (!args.cpages && !req->finalize_empty)
 		return finish(req, caller, module, "empty", 0);
 	work(WORK_ALLOCATE, req->end - req->start);
-	if (req->abandon)
+	if (req->abandon && args.cpages)
 		return finish(req, caller, module, "abandoned", -EINTR);
 	commit = args.cpages ? !req->skip_pages : req->pages_when_empty;
 	if (commit)
@@ -89,6 +188,8 @@ static __attribute__((always_inline)) inline int migrate(struct migrate_request 
 		return finish(req, caller, module, "empty_finalized", 0);
 	BOOK(MIGRATION_TIME, .field[CLASS] = req->class, .field[OWNER] = req->owner->name, .field[DRIVER] = module,
 	     .inner_ns = finalizing - collected, .outer_ns = now_ns() - before);
+	if (commit)
+		follow(req, before);
 	return finish(req, caller, module, commit ? "completed" : "completed_without_pages", commit ? 0 : -ENOMEM);
 }
 
@@ -179,18 +280,43 @@ static struct { long state[32]; } g_uvm_global DRIVER_SYMBOL(g_uvm_global, nvidi
 static struct { long state[43]; } dmirror_devices[2] DRIVER_SYMBOL(dmirror_devices, test_hmm) __attribute__((used));
 
 static struct device_owner owners[NR_OWNERS] = {
-	[OWNER_NONE] = { "none", NVIDIA_UVM, NULL, {} }, /* uvm_migrate_pageable.c passes NULL */
-	[OWNER_UVM] = { "g_uvm_global", NVIDIA_UVM, &g_uvm_global, {} },
-	[OWNER_DMIRROR_0] = { "dmirror_devices[0]", TEST_HMM, &dmirror_devices[0], {} },
-	[OWNER_DMIRROR_1] = { "dmirror_devices[1]", TEST_HMM, &dmirror_devices[1], {} },
-	[OWNER_AMDGPU_0] = { "heap:amdgpu:0", AMDGPU, NULL, {} },
-	[OWNER_AMDGPU_1] = { "heap:amdgpu:1", AMDGPU, NULL, {} },
-	[OWNER_XE] = { "heap:xe:0", XE, NULL, {} },
-	[OWNER_NOUVEAU] = { "heap:nouveau:0", NOUVEAU, NULL, {} },
+	[OWNER_NONE] = { "none", NVIDIA_UVM, NULL, 0, 0 }, /* uvm_migrate_pageable.c passes NULL */
+	[OWNER_UVM] = { "g_uvm_global", NVIDIA_UVM, &g_uvm_global, 2, REGION_UVM_0 },
+	[OWNER_DMIRROR_0] = { "dmirror_devices[0]", TEST_HMM, &dmirror_devices[0], 1, REGION_DMIRROR_0 },
+	[OWNER_DMIRROR_1] = { "dmirror_devices[1]", TEST_HMM, &dmirror_devices[1], 1, REGION_DMIRROR_1 },
+	[OWNER_AMDGPU_0] = { "heap:amdgpu:0", AMDGPU, NULL, 1, REGION_AMDGPU_0 },
+	[OWNER_AMDGPU_1] = { "heap:amdgpu:1", AMDGPU, NULL, 1, REGION_AMDGPU_1 },
+	[OWNER_XE] = { "heap:xe:0", XE, NULL, 1, REGION_XE },
+	[OWNER_NOUVEAU] = { "heap:nouveau:0", NOUVEAU, NULL, 1, REGION_NOUVEAU },
 };
+
+/* memremap_pages: the struct pages of each region; the last is no region's, for pages that only claim to be some. */
+static struct dev_pagemap pgmaps[NR_REGIONS + 1];
 
 #define KERNEL_HEAP ((void *)0x200000) /* below the program's first symbol */
 #define HEAP_OBJECT 8192
+
+static void map_pages(const struct device_owner *owner)
+{
+	struct dev_pagemap pgmap = { .type = MEMORY_DEVICE_PRIVATE, .owner = owner->pointer,
+				     .ops = &drivers[owner->driver].pagemap_ops };
+
+	pgmaps[NR_REGIONS] = owner->regions ? pgmaps[NR_REGIONS] : pgmap;
+	for (unsigned int i = 0; i < owner->regions; i++) {
+		enum region_id region = owner->region + i;
+
+		pgmaps[region] = pgmap;
+		pgmaps[region].nr_range = 1;
+		pgmaps[region].range.start = regions[region].start;
+		pgmaps[region].range.end = regions[region].end;
+	}
+}
+
+/* The `number`th of the owner's regions; an owner without any has pages that lie nowhere. */
+static struct dev_pagemap *pgmap_of(enum owner_id id, unsigned int number)
+{
+	return &pgmaps[owners[id].regions ? owners[id].region + number % owners[id].regions : NR_REGIONS];
+}
 
 /* Before any thread starts: heap owners get their addresses, pagemaps their owners. */
 static void probe_drivers(void)
@@ -205,7 +331,6 @@ static void probe_drivers(void)
 	for (int i = 0; i < NR_OWNERS; i++) {
 		if (i >= OWNER_AMDGPU_0)
 			owners[i].pointer = heap + i * HEAP_OBJECT + 64;
-		owners[i].pgmap = (struct dev_pagemap){ .type = MEMORY_DEVICE_PRIVATE, .owner = owners[i].pointer,
-							.ops = &drivers[owners[i].driver].pagemap_ops };
+		map_pages(&owners[i]);
 	}
 }

@@ -7,6 +7,7 @@
 #ifndef SIMULATOR_DRIVERS_H
 #define SIMULATOR_DRIVERS_H
 
+#include "iomem.h"
 #include "probed.h"
 
 #define DRIVER_SYMBOL(name, module) __asm__(#name "$" #module)
@@ -29,12 +30,13 @@ struct driver {
 	bool copies_late; /* between pages and finalize, not between setup and pages */
 };
 
-/* A pgmap_owner. Heap owners lie below every symbol, as the kernel's heap lies below its image. */
+/* A pgmap_owner, and the regions that it has its pages in: 0, 1 or 2. Heap owners lie below every symbol, as the kernel's heap lies below its image. */
 struct device_owner {
 	const char *name; /* "g_uvm_global", "heap:amdgpu:0", "none" */
 	enum driver_id driver;
 	void *pointer;
-	struct dev_pagemap pgmap;
+	unsigned int regions;
+	enum region_id region; /* the first */
 };
 
 enum owner_id {
@@ -63,7 +65,13 @@ struct migrate_request {
 	bool finalize_empty;	/* finalizes although nothing was collected ... */
 	bool pages_when_empty;	/* ... and even calls pages */
 	bool copies_late;
-	unsigned int undersized; /* so many entries get no destination: the device is full */
+	/* Where to; NULL is to RAM. Then what the driver finds no destination for: */
+	const struct dev_pagemap *destination;
+	unsigned int undersized;   /* the first so many entries: the device is full */
+	unsigned int room;	   /* all but the first so many; 0 is room enough */
+	unsigned int declines;	   /* each so-many-th */
+	unsigned int splits;	   /* of each so-many-th huge folio it makes 512 pages */
+	bool ignores_holes;	   /* what is nowhere need not be moved */
 
 	const char *class, *trigger, *current, *comm;
 	const char *outcome; /* what became of it */
@@ -115,7 +123,7 @@ struct exclusive_request {
 };
 
 typedef int exclusive_path(struct exclusive_request *req);
-/* Gives back `npages` of device memory from `pfn` on. */
-typedef void evict_path(unsigned long pfn, unsigned long npages);
+/* Gives back `npages` of device memory from `pfn` on, but for each so-many-th folio, which finds no room. */
+typedef void evict_path(unsigned long pfn, unsigned long npages, unsigned int declines);
 
 #endif

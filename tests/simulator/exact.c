@@ -33,6 +33,7 @@ static const struct {
 	{ DMA_UNMAP, UNIT, plan_dma_unmap },
 	{ INVALIDATION, UNIT, plan_invalidation },
 	{ MIGRATION_PTE, UNIT, plan_migration_pte },
+	{ MIGRATION_PMD, UNIT / 4, plan_migration_pmd },
 };
 
 struct exact_thread {
@@ -64,7 +65,8 @@ static void issue_unit(struct stage *stage, const struct exact_options *options,
 
 		for (unsigned int n = 0; issued[kind] < until; n++) {
 			stage->dice = dice_for(options->seed, kind, begin + n);
-			stage->last = issued[kind] + 1 == until;
+			stage->index = begin + n;
+			stage->left = until - issued[kind];
 			plans[i].issue(stage);
 		}
 	}
@@ -77,10 +79,12 @@ static void *exact_main(void *data)
 	struct stage *stage = calloc(1, sizeof(*stage));
 
 	ledger = self->ledger;
+	allocate_arrays();
 	stage->world = self->world;
 	pthread_barrier_wait(self->start);
 	for (unsigned long unit = self->number; unit * UNIT < options->events; unit += options->threads)
 		issue_unit(stage, options, unit);
+	free_arrays();
 	free(stage);
 	return NULL;
 }

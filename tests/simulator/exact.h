@@ -4,6 +4,9 @@
 
 #include <stdbool.h>
 
+/* Each migration has an address of its own, and address spaces end. */
+#define MOST_EVENTS 900000
+
 struct exact_options {
 	unsigned int threads;
 	unsigned long events; /* of each main kind */

@@ -12,7 +12,7 @@
 #define DMA_MAPPING_ERROR (~(dma_addr_t)0)
 
 /* How an attempt ended that hmm_range_fault_locked made for this thread, for the ledger. */
-struct attempts { unsigned int ok, raced, own_fault; };
+struct attempts { unsigned int ok, raced, own_fault, lock_dropped; };
 
 static __thread struct attempts attempts;
 
@@ -37,12 +37,23 @@ static bool must_fault(const struct hmm_range *range, const struct page_table *t
 	return table->state != ENTRY_DEVICE_PRIVATE || table->page->pgmap->owner != range->dev_private_owner;
 }
 
-/* The checks of hmm_vma_walk_test, then one fault at most: -EBUSY asks for another walk. */
-static int walk_page_range(struct hmm_range *range, bool *faulted)
+/* hmm_do_fault: -EBUSY asks for another walk, or tells that the lock is gone. */
+static int fault_in(struct vm_area_struct *vma, unsigned long addr, bool *locked, bool *faulted)
+{
+	vm_fault_t fault = handle_mm_fault(vma, addr, FAULT_FLAG_REMOTE | (locked ? FAULT_FLAG_ALLOW_RETRY : 0));
+	int ret = vm_fault_to_errno(fault);
+
+	*faulted = !ret;
+	if (fault & (VM_FAULT_RETRY | VM_FAULT_COMPLETED))
+		*locked = false;
+	return ret ? ret : -EBUSY;
+}
+
+/* The checks of hmm_vma_walk_test, then one fault at most. */
+static int walk_page_range(struct hmm_range *range, bool *locked, bool *faulted)
 {
 	struct vm_area_struct *vma = find_vma_containing(range->notifier->mm, range->start);
 	unsigned long required = required_flags(range);
-	int ret;
 
 	if (range->start >= range->end)
 		return -EINVAL;
@@ -56,13 +67,14 @@ static int walk_page_range(struct hmm_range *range, bool *faulted)
 		report_pfns(range, HMM_PFN_VALID | (vma->vm_flags & VM_WRITE ? HMM_PFN_WRITE : 0));
 		return 0;
 	}
-	ret = vm_fault_to_errno(handle_mm_fault(vma, range->start, FAULT_FLAG_REMOTE));
-	*faulted = !ret;
-	return ret ? ret : -EBUSY;
+	return fault_in(vma, range->start, locked, faulted);
 }
 
-/* Linux 7.3 has it below both functions; until 7.2 it was hmm_range_fault's own body. */
-int (hmm_range_fault_locked)(struct hmm_range *range, __maybe_unused bool *locked, PAD3)
+/*
+ * Linux 7.3 has it below both functions; until 7.2 it was hmm_range_fault's own body. `locked` is
+ * NULL for a caller that must keep the mmap_lock; else it says whether a fault has let go of it.
+ */
+int (hmm_range_fault_locked)(struct hmm_range *range, bool *locked, PAD3)
 {
 	bool faulted = false;
 	int ret;
@@ -76,9 +88,11 @@ int (hmm_range_fault_locked)(struct hmm_range *range, __maybe_unused bool *locke
 				attempts.raced++;
 			return -EBUSY;
 		}
-		ret = walk_page_range(range, &faulted);
-	} while (ret == -EBUSY);
+		ret = walk_page_range(range, locked, &faulted);
+	} while (ret == -EBUSY && (!locked || *locked));
 	work(WORK_WALK, range->end - range->start);
+	if (ret == -EBUSY)
+		attempts.lock_dropped++;
 	if (!ret)
 		attempts.ok++;
 	return ret;
@@ -87,17 +101,18 @@ int (hmm_range_fault_locked)(struct hmm_range *range, __maybe_unused bool *locke
 int (hmm_range_fault)(struct hmm_range *range, PAD2)
 {
 	PROBED_CALLER();
-	bool locked = true;
-
-	return hmm_range_fault_locked(range, &locked);
+	return hmm_range_fault_locked(range, NULL);
 }
 
-/* The timeout is in jiffies, 0 is for ever. Here an attempt takes one jiffy. */
+/*
+ * The timeout is in jiffies, 0 is for ever. Here an attempt takes one jiffy; one that had to let go
+ * of the lock has got on, so the time starts anew.
+ */
 int (hmm_range_fault_unlocked_timeout)(struct hmm_range *range, unsigned long timeout, PAD3)
 {
 	PROBED_CALLER();
 	unsigned long jiffies = 0;
-	bool locked = true;
+	bool locked;
 	int ret;
 
 	do {
@@ -106,7 +121,10 @@ int (hmm_range_fault_unlocked_timeout)(struct hmm_range *range, unsigned long ti
 		if (timeout && jiffies++ == timeout)
 			return -EBUSY;
 		range->notifier_seq = mmu_interval_read_begin(range->notifier);
+		locked = true;
 		ret = hmm_range_fault_locked(range, &locked);
+		if (!locked)
+			jiffies = 0;
 	} while (ret == -EBUSY);
 	return ret;
 }

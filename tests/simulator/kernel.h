@@ -49,10 +49,12 @@ enum vm_fault_reason { /* include/linux/mm_types.h */
 	VM_FAULT_OOM = 0x000001,
 	VM_FAULT_SIGBUS = 0x000002,
 	VM_FAULT_RETRY = 0x000400,
+	VM_FAULT_COMPLETED = 0x004000,
 };
 
 enum fault_flag {
 	FAULT_FLAG_WRITE = 1 << 0,
+	FAULT_FLAG_ALLOW_RETRY = 1 << 2,
 	FAULT_FLAG_REMOTE = 1 << 7,
 	FAULT_FLAG_VMA_LOCK = 1 << 12,
 };
@@ -145,16 +147,31 @@ struct mm_struct {
 
 struct file { bool dax; };
 
-/* What the page tables below one VMA hold: one state for all of them is enough here. */
+/* What a fault finds below one VMA: one state for all of it is enough here. */
 enum entry_state { ENTRY_PRESENT, ENTRY_NONE, ENTRY_DEVICE_PRIVATE, ENTRY_DEVICE_EXCLUSIVE };
+
+/* What a migration finds, page by page. */
+enum place { SWAPPED_OUT, NOTHING, IN_RAM, ON_DEVICE };
+
+struct page_run {
+	enum place place;
+	unsigned int pages;
+	bool huge; /* of 2 MiB, as far as the addresses allow it */
+};
+
+#define PAGE_RUNS 5
 
 struct page_table {
 	enum entry_state state;
-	struct page *page;    /* that the entries point to, where it matters */
-	unsigned int present; /* entries that migrate_vma_setup can isolate */
-	unsigned int holes;   /* empty ones behind them, which it collects as well */
-	unsigned int order;   /* of the folios: 0 or HPAGE_PMD_ORDER */
-	bool forked;          /* each page is mapped a second time, by a child */
+	struct page *page;   /* that the entries point to, where it matters */
+	unsigned int order;  /* of the folio that a fault is about: 0 or HPAGE_PMD_ORDER */
+	bool forked;	     /* each page is mapped a second time, by a child */
+	bool breaks_cow;     /* a fault takes away a page that is mapped, which notifiers hear of */
+	bool major;	     /* a fault has to read from somewhere */
+	bool drops_lock;     /* and lets go of the mmap_lock meanwhile, where its caller allows it */
+	const struct dev_pagemap *pgmap; /* of what is ON_DEVICE */
+	unsigned int runs;   /* 0: all is swapped out */
+	struct page_run run[PAGE_RUNS]; /* one behind the other, again and again */
 };
 
 struct vm_area_struct {

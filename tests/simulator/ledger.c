@@ -28,6 +28,10 @@ static const char *const field_names[NR_FIELDS] = {
 	[CALLER_DRIVER] = "caller_driver",
 	[COMM] = "comm",
 	[OUTCOME] = "outcome",
+	[COLLECTED_FROM] = "collected_from",
+	[SOURCE] = "source",
+	[DESTINATION] = "destination",
+	[DEVICE] = "device",
 	[INTENT] = "intent",
 	[CAUSE] = "cause",
 	[EVENT] = "event",
@@ -37,10 +41,36 @@ static const char *const field_names[NR_FIELDS] = {
 	[RESULT] = "result",
 };
 
+static const char *const figure_names[NR_FIGURES] = {
+	[COLLECTED] = "collected",
+	[HOLES] = "holes",
+	[NOT_SELECTED] = "not_selected",
+	[BUSY] = "busy",
+	[NO_DESTINATION] = "no_destination",
+	[UNFILLED] = "unfilled",
+	[COMMIT_FAILED] = "commit_failed",
+	[ZERO_FILLED] = "zero_filled",
+	[NOT_READ] = "not_read",
+	[HOST_TO_HOST] = "host_to_host",
+	[HOST_TO_DEVICE] = "host_to_device",
+	[DEVICE_TO_HOST] = "device_to_host",
+	[DEVICE_TO_DEVICE] = "device_to_device",
+	[HUGE_HOST_TO_HOST] = "huge_host_to_host",
+	[HUGE_HOST_TO_DEVICE] = "huge_host_to_device",
+	[HUGE_DEVICE_TO_HOST] = "huge_device_to_host",
+	[HUGE_DEVICE_TO_DEVICE] = "huge_device_to_device",
+	[ABORTED] = "aborted",
+	[PARTIAL] = "partial",
+	[HUGE] = "huge",
+};
+
 /* In the order of the JSON. */
 static const char *const kind_names[NR_KINDS] = {
 	[MIGRATION] = "migrations",
+	[MIGRATION_MOVE] = "migration_moves",
+	[RETURN] = "returns",
 	[DEVICE_RANGE] = "device_ranges",
+	[DEVICE_MOVE] = "device_moves",
 	[RANGE_FAULT] = "range_faults",
 	[RANGE_FAULT_ATTEMPT] = "range_fault_attempts",
 	[EXCLUSIVE] = "device_exclusives",
@@ -52,7 +82,9 @@ static const char *const kind_names[NR_KINDS] = {
 	[DMA_UNMAP] = "dma_unmaps",
 	[INVALIDATION] = "invalidations",
 	[MIGRATION_PTE] = "migration_ptes",
+	[MIGRATION_PMD] = "migration_pmds",
 	[MIGRATION_TIME] = "migrations",
+	[RETURN_TIME] = "returns",
 	[RANGE_FAULT_TIME] = "range_faults",
 };
 
@@ -133,6 +165,9 @@ static void add_row(struct ledger *to, const struct row *from)
 	if (!row->count) {
 		row->key = from->key;
 		to->used++;
+	} else {
+		for (int i = 0; i < NR_FIGURES; i++)
+			row->key.figure[i] += from->key.figure[i];
 	}
 	row->count += from->count;
 	row->inner_ns += from->inner_ns;
@@ -239,6 +274,19 @@ static void print_sizes(FILE *out, const struct row *row, const struct row *end)
 	fputs("],", out);
 }
 
+/* Those that are not 0. */
+static void print_figures(FILE *out, const struct row *row, const struct row *end)
+{
+	for (int i = 0; i < NR_FIGURES; i++) {
+		long sum = 0;
+
+		for (const struct row *each = row; each < end; each++)
+			sum += each->key.figure[i];
+		if (sum)
+			fprintf(out, "\"%s\":%ld,", figure_names[i], sum);
+	}
+}
+
 /* Rows from `row` to `end` differ at most in their size. */
 static void print_row(FILE *out, const struct row *row, const struct row *end)
 {
@@ -253,6 +301,7 @@ static void print_row(FILE *out, const struct row *row, const struct row *end)
 	print_fields(out, &row->key);
 	if (row->key.sized)
 		print_sizes(out, row, end);
+	print_figures(out, row, end);
 	if (inner)
 		fprintf(out, "\"inner_ns\":%lu,", inner);
 	if (outer)

@@ -12,7 +12,10 @@
 
 enum event_kind {
 	MIGRATION,
+	MIGRATION_MOVE,
+	RETURN,
 	DEVICE_RANGE,
+	DEVICE_MOVE,
 	RANGE_FAULT,
 	RANGE_FAULT_ATTEMPT,
 	EXCLUSIVE,
@@ -24,7 +27,9 @@ enum event_kind {
 	DMA_UNMAP,
 	INVALIDATION,
 	MIGRATION_PTE,
+	MIGRATION_PMD,
 	MIGRATION_TIME,
+	RETURN_TIME,
 	RANGE_FAULT_TIME,
 	NR_KINDS,
 };
@@ -41,6 +46,10 @@ enum field {
 	CALLER_DRIVER,
 	COMM,
 	OUTCOME,
+	COLLECTED_FROM,
+	SOURCE,
+	DESTINATION,
+	DEVICE,
 	INTENT,
 	CAUSE,
 	EVENT,
@@ -51,11 +60,37 @@ enum field {
 	NR_FIELDS,
 };
 
+/* What is summed up over a row's events. */
+enum figure {
+	COLLECTED,
+	HOLES,
+	NOT_SELECTED,
+	BUSY,
+	NO_DESTINATION,
+	UNFILLED,
+	COMMIT_FAILED,
+	ZERO_FILLED,
+	NOT_READ,
+	HOST_TO_HOST, /* in the order of enum direction, and so the next four */
+	HOST_TO_DEVICE,
+	DEVICE_TO_HOST,
+	DEVICE_TO_DEVICE,
+	HUGE_HOST_TO_HOST,
+	HUGE_HOST_TO_DEVICE,
+	HUGE_DEVICE_TO_HOST,
+	HUGE_DEVICE_TO_DEVICE,
+	ABORTED,
+	PARTIAL,
+	HUGE,
+	NR_FIGURES,
+};
+
 struct event {
 	enum event_kind kind;
 	const char *field[NR_FIELDS]; /* those of the kind; the others stay NULL */
 	bool sized;		      /* the event has a size, in bytes: see SIZE() */
 	long size;
+	long figure[NR_FIGURES];      /* not a part of what makes two events alike */
 	u64 inner_ns, outer_ns;	      /* of the *_TIME kinds */
 };
 

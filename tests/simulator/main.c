@@ -13,7 +13,8 @@ static const char usage[] =
 	"usage: hmm-simulator run [--rate EVENTS_PER_SECOND] [--threads N] [--scenario NAME]...\n"
 	"                         [--seconds S] [--seed N]\n"
 	"       hmm-simulator exact [--threads N] [--events N] [--seed N] [--wait-for-stdin]\n"
-	"       hmm-simulator list\n";
+	"       hmm-simulator list\n"
+	"       hmm-simulator iomem\n";
 
 static __attribute__((noreturn, format(printf, 1, 2))) void refuse(const char *format, ...)
 {
@@ -106,7 +107,7 @@ static void exact_command(int argc, char **argv)
 	while ((option = next_option(argc, argv, known)) != -1) {
 		switch (option) {
 		case THREADS: options.threads = whole_number("threads", optarg, 1, 256); break;
-		case EVENTS: options.events = whole_number("events", optarg, 1, 100000000); break;
+		case EVENTS: options.events = whole_number("events", optarg, 1, MOST_EVENTS); break;
 		case SEED: options.seed = whole_number("seed", optarg, 0, 1UL << 53); break;
 		case WAIT: options.wait_for_stdin = true; break;
 		}
@@ -123,8 +124,17 @@ static void list_command(int argc, char **argv)
 		printf("%-11s %s\n", scenarios[i].name, scenarios[i].about);
 }
 
+static void iomem_command(int argc, char **argv)
+{
+	static const struct option known[] = { {} };
+
+	next_option(argc, argv, known);
+	print_iomem();
+}
+
 static const struct { const char *name; void (*run)(int argc, char **argv); } commands[] = {
 	{ "run", run_command }, { "exact", exact_command }, { "list", list_command },
+	{ "iomem", iomem_command },
 };
 
 int main(int argc, char **argv)

@@ -50,6 +50,29 @@ static void trace_remove_migration_pte(unsigned long addr, unsigned long pte, in
 	     .field[INSIDE] = inside);
 }
 
+/* Of a huge folio that is mapped by one entry; in the kernel's trace/events/thp.h. */
+void (set_migration_pmd)(__maybe_unused unsigned long addr, __maybe_unused unsigned long pmd, PAD3)
+{
+	PROBED();
+}
+
+void (remove_migration_pmd)(__maybe_unused unsigned long addr, __maybe_unused unsigned long pmd, PAD3)
+{
+	PROBED();
+}
+
+static void trace_set_migration_pmd(unsigned long addr, unsigned long pmd)
+{
+	set_migration_pmd(addr, pmd);
+	BOOK(MIGRATION_PMD, .field[FUNCTION] = "set_migration_pmd", .field[INSIDE] = inside);
+}
+
+static void trace_remove_migration_pmd(unsigned long addr, unsigned long pmd)
+{
+	remove_migration_pmd(addr, pmd);
+	BOOK(MIGRATION_PMD, .field[FUNCTION] = "remove_migration_pmd", .field[INSIDE] = inside);
+}
+
 void (restore_exclusive_pte)(struct vm_area_struct *vma, struct page *page, __maybe_unused unsigned long address,
 			     pte_t *ptep, PAD5)
 {
@@ -99,6 +122,33 @@ static vm_fault_t fault_on_device_private(struct vm_fault *vmf, struct page_tabl
 	return ret;
 }
 
+/* Memory that is nowhere yet, or shared with a parent. */
+static vm_fault_t fault_in_ram(struct vm_fault *vmf, struct page_table *table)
+{
+	unsigned long address = vmf->address;
+	struct mmu_notifier_range range = { vmf->vma->vm_mm, address, address + PAGE_SIZE, 0, MMU_NOTIFY_CLEAR, NULL };
+
+	work(WORK_FAULT, 0);
+	if (table->drops_lock && vmf->flags & FAULT_FLAG_ALLOW_RETRY) {
+		table->drops_lock = false;
+		return table->major ? VM_FAULT_COMPLETED : VM_FAULT_RETRY;
+	}
+	if (table->breaks_cow)
+		mmu_notifier_invalidate_range_start(&range);
+	return 0;
+}
+
+/* Faults that are to be taken again do not count (mm/memory.c, mm_account_fault). */
+static void account_fault(struct page_table *table, vm_fault_t ret)
+{
+	if (ret & (VM_FAULT_OOM | VM_FAULT_SIGBUS | VM_FAULT_RETRY))
+		return;
+	if (table->major)
+		current->maj_flt++;
+	else
+		current->min_flt++;
+}
+
 /* mm/memory.c, with do_swap_page's two special entries. */
 static vm_fault_t handle_mm_fault(struct vm_area_struct *vma, unsigned long address, unsigned int flags)
 {
@@ -112,17 +162,15 @@ static vm_fault_t handle_mm_fault(struct vm_area_struct *vma, unsigned long addr
 		return VM_FAULT_OOM;
 	if (state == ENTRY_DEVICE_PRIVATE) {
 		ret = fault_on_device_private(&vmf, table);
-		if (ret == VM_FAULT_RETRY)
-			return ret;
 	} else if (state == ENTRY_DEVICE_EXCLUSIVE) {
 		restore_exclusive(vma, address, flags & FAULT_FLAG_REMOTE ? "refault" : "cpu_access");
 	} else {
-		work(WORK_FAULT, 0);
+		ret = fault_in_ram(&vmf, table);
 	}
+	account_fault(table, ret);
 	/* Whatever the driver did: a second fault would find the page back in memory. */
-	table->state = ENTRY_PRESENT;
-	if (!ret)
-		current->min_flt++; /* mm_account_fault */
+	if (ret != VM_FAULT_RETRY)
+		table->state = ENTRY_PRESENT;
 	return ret;
 }
 

@@ -3,6 +3,7 @@
 #include "drivers.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "ledger.h"
 #include "timing.h"
@@ -100,15 +101,19 @@ static const struct mirror_path mirrors[NR_MIRRORS] = {
 	[MLX5_ODP] = { "mlx5_mn_ops", "mlx5_ib", &mlx5_mn_ops, PLAIN, ib_umem_odp_get, ib_umem_odp_release },
 };
 
+static void book_busy_attempts(const char *driver, const char *cause, unsigned int number)
+{
+	for (unsigned int i = 0; i < number; i++)
+		BOOK(RANGE_FAULT_ATTEMPT, .field[DRIVER] = driver, .field[ERRNO] = "EBUSY", .field[CAUSE] = cause);
+}
+
 static void book_attempts(const char *driver, int ret)
 {
 	const bool unexpected = ret && ret != -EBUSY && ret != -EINTR;
 
-	for (unsigned int i = 0; i < attempts.raced; i++)
-		BOOK(RANGE_FAULT_ATTEMPT, .field[DRIVER] = driver, .field[ERRNO] = "EBUSY", .field[CAUSE] = "raced");
-	for (unsigned int i = 0; i < attempts.own_fault; i++)
-		BOOK(RANGE_FAULT_ATTEMPT, .field[DRIVER] = driver, .field[ERRNO] = "EBUSY",
-		     .field[CAUSE] = "own_fault");
+	book_busy_attempts(driver, "raced", attempts.raced);
+	book_busy_attempts(driver, "own_fault", attempts.own_fault);
+	book_busy_attempts(driver, "lock_dropped", attempts.lock_dropped);
 	if (attempts.ok || unexpected)
 		BOOK(RANGE_FAULT_ATTEMPT, .field[DRIVER] = driver, .field[ERRNO] = error_name(ret), .field[CAUSE] = "");
 }
@@ -198,43 +203,77 @@ static exclusive_path *const exclusive_paths[] = { nouveau_atomic_range_fault, h
 						   dmirror_exclusive };
 
 /* Device memory goes back to where there is room; who owns it, only the driver knows. */
-static void move_back(unsigned long npages)
+static void move_back(const char *module, const char *caller, unsigned long npages, unsigned int declines)
 {
-	for (unsigned long i = 0; i < window_of(npages); i++)
-		dst_pfns[i] = (i + 1) << MIGRATE_PFN_SHIFT | MIGRATE_PFN_VALID;
+	unsigned long nr, done = 0;
+	struct event event = { .kind = DEVICE_MOVE, .field[DRIVER] = module, .field[CALLER] = caller };
+
+	memset(dst_pfns, 0, window_of(npages) * sizeof(*dst_pfns));
+	for (unsigned long i = 0; i < window_of(npages); i += nr) {
+		nr = pages_of(src_pfns[i]);
+		if (src_pfns[i] & MIGRATE_PFN_MIGRATE && !strikes(declines, ++done))
+			dst_pfns[i] = (RAM_PFN + pfn_of(src_pfns[i]) % RAM_PAGES) << MIGRATE_PFN_SHIFT | MIGRATE_PFN_VALID |
+				      (src_pfns[i] & MIGRATE_PFN_COMPOUND);
+	}
 	work(WORK_COPY, npages << PAGE_SHIFT);
 	migrate_device_pages(src_pfns, dst_pfns, npages);
 	migrate_device_finalize(src_pfns, dst_pfns, npages);
+	event.field[DEVICE] = device_of(moves.source);
+	event.figure[DEVICE_TO_HOST] = BYTES(moves.moved[FROM_DEVICE]);
+	event.figure[HUGE_DEVICE_TO_HOST] = BYTES(moves.huge[FROM_DEVICE]);
+	book(&event);
 }
 
-#define BOOK_EVICTION(function, module, caller, npages) \
+#define BOOK_EVICTION(function, module, caller, pfn, npages) \
 	BOOK(DEVICE_RANGE, .field[FUNCTION] = function, .field[DRIVER] = module, .field[CALLER] = caller, \
-	     .field[COMM] = current->comm, SIZE((npages) << PAGE_SHIFT))
+	     .field[DEVICE] = device_of(pfn), .field[COMM] = current->comm, SIZE((npages) << PAGE_SHIFT))
 
 #define EVICT_RANGE_FUNCTION(name, module) \
-	DRIVER_FUNCTION(void, name, module, unsigned long pfn, unsigned long npages) \
+	DRIVER_FUNCTION(void, name, module, unsigned long pfn, unsigned long npages, unsigned int declines) \
 	{ \
+		moves = (struct moves){}; \
 		migrate_device_range(src_pfns, pfn, npages); \
-		BOOK_EVICTION("migrate_device_range", #module, #name, npages); \
-		move_back(npages); \
+		BOOK_EVICTION("migrate_device_range", #module, #name, pfn, npages); \
+		move_back(#module, #name, npages, declines); \
 	}
 
 #define EVICT_PFNS_FUNCTION(name, module) \
-	DRIVER_FUNCTION(void, name, module, unsigned long pfn, unsigned long npages) \
+	DRIVER_FUNCTION(void, name, module, unsigned long pfn, unsigned long npages, unsigned int declines) \
 	{ \
-		src_pfns[0] = pfn; \
+		moves = (struct moves){}; \
+		for (unsigned long i = 0; i < window_of(npages); i++) \
+			src_pfns[i] = pfn + i; \
 		migrate_device_pfns(src_pfns, npages); \
-		BOOK_EVICTION("migrate_device_pfns", #module, #name, npages); \
-		move_back(npages); \
+		BOOK_EVICTION("migrate_device_pfns", #module, #name, pfn, npages); \
+		move_back(#module, #name, npages, declines); \
 	}
 
 EVICT_RANGE_FUNCTION(nouveau_dmem_evict_chunk, nouveau)
-EVICT_RANGE_FUNCTION(uvm_hmm_va_block_evict_chunks, nvidia_uvm)
 EVICT_RANGE_FUNCTION(dmirror_device_evict_chunk, test_hmm)
 EVICT_PFNS_FUNCTION(drm_pagemap_evict_to_ram, drm_gpusvm_helper)
 
-static evict_path *const evict_paths[] = { nouveau_dmem_evict_chunk, uvm_hmm_va_block_evict_chunks,
-					   dmirror_device_evict_chunk, drm_pagemap_evict_to_ram };
+/* One call a page fills the array, and one for all of them moves it (uvm_hmm.c). */
+DRIVER_FUNCTION(void, uvm_hmm_va_block_evict_chunks, nvidia_uvm, unsigned long pfn, unsigned long npages,
+		unsigned int declines)
+{
+	moves = (struct moves){};
+	for (unsigned long i = 0; i < npages; i++) {
+		migrate_device_range(&src_pfns[i], pfn + i, 1);
+		BOOK_EVICTION("migrate_device_range", "nvidia_uvm", "uvm_hmm_va_block_evict_chunks", pfn + i, 1UL);
+	}
+	move_back("nvidia_uvm", "uvm_hmm_va_block_evict_chunks", npages, declines);
+}
+
+static const struct {
+	evict_path *evict;
+	enum owner_id owner;
+	bool page_by_page;
+} evictions[] = {
+	{ nouveau_dmem_evict_chunk, OWNER_NOUVEAU, false },
+	{ uvm_hmm_va_block_evict_chunks, OWNER_UVM, true },
+	{ dmirror_device_evict_chunk, OWNER_DMIRROR_1, false },
+	{ drm_pagemap_evict_to_ram, OWNER_XE, false },
+};
 
 static struct device hca = { "mlx5_0" };
 

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 static enum process_id any_process(struct stage *stage)
 {
@@ -19,6 +20,34 @@ static unsigned long any_size(struct stage *stage)
 	case 1: return size > PAGE_SIZE ? size - PAGE_SIZE : size;
 	default: return size;
 	}
+}
+
+static unsigned long any_migration_size(struct stage *stage)
+{
+	unsigned int rarity = dice_pick(&stage->dice, 512), exponent;
+	unsigned long size;
+
+	if (!rarity)
+		exponent = 18 + dice_pick(&stage->dice, 8);
+	else if (rarity < 9)
+		exponent = 14 + dice_pick(&stage->dice, 4);
+	else if (rarity < 41)
+		exponent = 10 + dice_pick(&stage->dice, 4);
+	else
+		exponent = dice_pick(&stage->dice, 10);
+	size = PAGE_SIZE << exponent;
+	switch (dice_pick(&stage->dice, 3)) {
+	case 0: return size + PAGE_SIZE;
+	case 1: return size > PAGE_SIZE ? size - PAGE_SIZE : size;
+	default: return size;
+	}
+}
+
+static unsigned int any_every(struct stage *stage)
+{
+	static const unsigned char every[] = { 1, 2, 3, 7, 64 };
+
+	return dice_one_in(&stage->dice, 6) ? every[dice_pick(&stage->dice, ARRAY_SIZE(every))] : 0;
 }
 
 static unsigned long any_address(struct stage *stage, enum process_id id)
@@ -68,15 +97,25 @@ static void prepare_range_fault(struct stage *stage, struct range_request *req, 
 {
 	struct page_table *heap = &process->tables[AREA_HEAP];
 	unsigned long size = req->range.end - req->range.start;
+	bool faults = required_flags(&req->range) & HMM_PFN_REQ_FAULT;
 
 	heap->state = dice_one_in(&stage->dice, 2) ? ENTRY_NONE : ENTRY_PRESENT;
 	if (unlocked) {
 		process->subscriptions.races = dice_pick(&stage->dice, 3);
 		req->timeout = dice_one_in(&stage->dice, 2) ? 0 : 5;
 	}
+	heap->major = dice_one_in(&stage->dice, 3);
+	/* One more attempt each. */
+	heap->breaks_cow = unlocked && dice_one_in(&stage->dice, 3);
+	heap->drops_lock = dice_one_in(&stage->dice, 3);
 	switch (result) {
 	case -EBUSY:
-		process->subscriptions.races = req->timeout = 1 + (unlocked ? dice_pick(&stage->dice, 3) : 0);
+		if (!unlocked && faults && dice_one_in(&stage->dice, 2)) {
+			heap->state = ENTRY_NONE;
+			heap->breaks_cow = true;
+		} else {
+			process->subscriptions.races = req->timeout = 1 + (unlocked ? dice_pick(&stage->dice, 3) : 0);
+		}
 		break;
 	case -EFAULT:
 		req->range.start = dice_one_in(&stage->dice, 2) ? process->area[AREA_HEAP].vm_end :
@@ -230,15 +269,31 @@ static void plan_huge_fault(struct stage *stage)
 	do_user_addr_fault(&stage->world->process[id].area[AREA_HEAP], any_address(stage, id));
 }
 
+static unsigned int any_run(struct stage *stage)
+{
+	static const unsigned short pages[] = { 1, 2, 3, 15, 16, 17, 100, 511, 512, 513, 1024, 1536 };
+
+	return pages[dice_pick(&stage->dice, ARRAY_SIZE(pages))];
+}
+
 static void plan_device_range(struct stage *stage)
 {
-	unsigned long npages = any_size(stage) >> PAGE_SHIFT;
+	unsigned int path = dice_pick(&stage->dice, ARRAY_SIZE(evictions)), declines = any_every(stage);
+	unsigned long npages = any_migration_size(stage) >> PAGE_SHIFT, pfn;
 
-	device_chunk = (struct page_table){ .present = dice_pick(&stage->dice, 3) };
-	if (npages >= HPAGE_PMD_NR && dice_one_in(&stage->dice, 2))
-		device_chunk.order = HPAGE_PMD_ORDER;
+	device_chunk = (struct page_table){ .pgmap = pgmap_of(evictions[path].owner, dice_pick(&stage->dice, 2)) };
+	device_chunk.runs = 1 + dice_pick(&stage->dice, PAGE_RUNS);
+	for (unsigned int i = 0; i < device_chunk.runs; i++)
+		device_chunk.run[i] = (struct page_run){ dice_one_in(&stage->dice, 3) ? NOTHING : ON_DEVICE,
+							 any_run(stage), dice_one_in(&stage->dice, 2) };
+	pfn = (device_chunk.pgmap->range.start >> PAGE_SHIFT) + dice_pick(&stage->dice, 1024);
+	trouble.pinned = any_every(stage);
+	trouble.uncommitted = any_every(stage);
+	if (evictions[path].page_by_page)
+		npages = 1 + dice_pick(&stage->dice, stage->left);
 	play(any_task(stage, any_process(stage)));
-	evict_paths[dice_pick(&stage->dice, ARRAY_SIZE(evict_paths))](DEVICE_PFN, npages);
+	evictions[path].evict(pfn, npages, declines);
+	memset(&trouble, 0, sizeof(trouble));
 }
 
 #define DMA_PAGES 16
@@ -290,4 +345,15 @@ static void plan_migration_pte(struct stage *stage)
 		trace_set_migration_pte(any_address(stage, id), 1, order);
 	else
 		trace_remove_migration_pte(any_address(stage, id), 1, order);
+}
+
+static void plan_migration_pmd(struct stage *stage)
+{
+	enum process_id id = any_process(stage);
+
+	play(dice_one_in(&stage->dice, 2) ? &stage->world->kworker[KCOMPACTD] : &stage->world->process[id].task);
+	if (dice_one_in(&stage->dice, 2))
+		trace_set_migration_pmd(any_address(stage, id), 1);
+	else
+		trace_remove_migration_pmd(any_address(stage, id), 1);
 }

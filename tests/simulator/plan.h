@@ -13,7 +13,8 @@
 struct stage {
 	struct world *world;
 	struct dice dice; /* for the event at hand */
-	bool last;	  /* of its kind in this unit */
+	unsigned long index; /* of the event's place among all of its kind */
+	unsigned long left;  /* so many of its kind are still to come in this unit, with this one */
 	/* Notifiers that the unit has inserted and not removed yet. */
 	struct mmu_interval_notifier notifier[UNIT];
 	enum mirror_id notifier_of[UNIT];
@@ -23,6 +24,12 @@ struct stage {
 static enum process_id any_process(struct stage *stage);
 /* At and around every power of two of pages, up to 128 GiB. */
 static unsigned long any_size(struct stage *stage);
+/* The same for migrations, which have arrays: large ones are rare, and those beyond the arrays still more. */
+static unsigned long any_migration_size(struct stage *stage);
+/* Each so-many-th, for things that go wrong: mostly 0, which is none. */
+static unsigned int any_every(struct stage *stage);
+/* So many pages lie one behind the other in the same place. */
+static unsigned int any_run(struct stage *stage);
 /* A place in the heap of a process with room for any size. */
 static unsigned long any_address(struct stage *stage, enum process_id id);
 /* The acting task: mostly the process itself, else a kernel thread. */
@@ -40,5 +47,6 @@ static void plan_dma_map(struct stage *stage);
 static void plan_dma_unmap(struct stage *stage);
 static void plan_invalidation(struct stage *stage);
 static void plan_migration_pte(struct stage *stage);
+static void plan_migration_pmd(struct stage *stage);
 
 #endif

@@ -44,6 +44,8 @@ static inline void leave_function(const char **outer)
 __probed int migrate_vma_setup(struct migrate_vma *args, PAD2);
 __probed void migrate_vma_pages(struct migrate_vma *migrate, PAD2);
 __probed void migrate_vma_finalize(struct migrate_vma *migrate, PAD2);
+__probed unsigned long migrate_device_unmap(unsigned long *src_pfns, unsigned long npages, struct page *fault_page,
+					    PAD4);
 __probed int migrate_device_range(unsigned long *src_pfns, unsigned long start, unsigned long npages, PAD4);
 __probed int migrate_device_pfns(unsigned long *src_pfns, unsigned long npages, PAD3);
 __probed void migrate_device_pages(unsigned long *src_pfns, unsigned long *dst_pfns, unsigned long npages, PAD4);
@@ -67,14 +69,18 @@ __probed int mmu_interval_notifier_insert_locked(struct mmu_interval_notifier *s
 						 const struct mmu_interval_notifier_ops *ops, SIXTH);
 __probed void mmu_interval_notifier_remove(struct mmu_interval_notifier *sub, PAD2);
 __probed int __mmu_notifier_invalidate_range_start(struct mmu_notifier_range *range, PAD2);
-/* Tracepoints in the kernel (include/trace/events/migrate.h); functions here. */
+/* Tracepoints in the kernel (include/trace/events/migrate.h, thp.h); functions here. */
 __probed void set_migration_pte(unsigned long addr, unsigned long pte, int order, PAD4);
 __probed void remove_migration_pte(unsigned long addr, unsigned long pte, int order, PAD4);
+__probed void set_migration_pmd(unsigned long addr, unsigned long pmd, PAD3);
+__probed void remove_migration_pmd(unsigned long addr, unsigned long pmd, PAD3);
 
 /* A macro does not expand inside of itself, so each of these calls the function. */
 #define migrate_vma_setup(args) migrate_vma_setup(args, 0, 0, 0, 0, current)
 #define migrate_vma_pages(migrate) migrate_vma_pages(migrate, 0, 0, 0, 0, current)
 #define migrate_vma_finalize(migrate) migrate_vma_finalize(migrate, 0, 0, 0, 0, current)
+#define migrate_device_unmap(src, npages, fault_page) \
+	migrate_device_unmap(src, npages, fault_page, 0, 0, current)
 #define migrate_device_range(src, start, npages) migrate_device_range(src, start, npages, 0, 0, current)
 #define migrate_device_pfns(src, npages) migrate_device_pfns(src, npages, 0, 0, 0, current)
 #define migrate_device_pages(src, dst, npages) migrate_device_pages(src, dst, npages, 0, 0, current)
@@ -96,5 +102,7 @@ __probed void remove_migration_pte(unsigned long addr, unsigned long pte, int or
 #define __mmu_notifier_invalidate_range_start(range) __mmu_notifier_invalidate_range_start(range, 0, 0, 0, 0, current)
 #define set_migration_pte(addr, pte, order) set_migration_pte(addr, pte, order, 0, 0, current)
 #define remove_migration_pte(addr, pte, order) remove_migration_pte(addr, pte, order, 0, 0, current)
+#define set_migration_pmd(addr, pmd) set_migration_pmd(addr, pmd, 0, 0, 0, current)
+#define remove_migration_pmd(addr, pmd) remove_migration_pmd(addr, pmd, 0, 0, 0, current)
 
 #endif

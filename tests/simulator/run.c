@@ -69,6 +69,7 @@ static void *run_main(void *data)
 	u64 due = self->started;
 
 	prctl(PR_SET_TIMERSLACK, 1); /* a sleep of 100 us is to last 100 us, not 150 */
+	allocate_arrays();
 	actor->world = world_create(self->number);
 	actor->pace.dice = dice_for(options->seed, NR_KINDS, self->number);
 	pace = &actor->pace;
@@ -84,6 +85,7 @@ static void *run_main(void *data)
 	}
 	for (int i = 0; i < NR_KINDS; i++)
 		self->issued[i] = issued[i];
+	free_arrays();
 	free(actor->world);
 	free(actor);
 	return NULL;

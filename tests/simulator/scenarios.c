@@ -7,6 +7,8 @@
 
 #define KIB 1024UL
 #define MIB (1024 * KIB)
+/* What thrashes comes back to the same few addresses. */
+#define THRASHED_PLACES 64
 
 /* A model is read in: large ranges, one after another, to the two GPUs of an amdgpu machine. */
 static void warm_up(struct actor *actor)
@@ -41,7 +43,7 @@ static void thrash(struct actor *actor)
 		return;
 	}
 	next = &actor->region[(actor->first + actor->regions++) % REGIONS];
-	*next = new_region(actor, TRAIN, OWNER_UVM, size_between(actor, 4 * KIB, 512 * KIB));
+	*next = region_among(actor, TRAIN, OWNER_UVM, size_between(actor, 4 * KIB, 512 * KIB), THRASHED_PLACES);
 	next->due = now_ns() + 800e6 * exp(0.7 * dice_normal(dice_of(actor)));
 	send_to_device(actor, next, &actor->world->process[TRAIN].task);
 }
@@ -68,14 +70,17 @@ static void eviction(struct actor *actor)
 {
 	unsigned long size = size_between(actor, 64 * KIB, 8 * MIB);
 	struct region region = new_region(actor, LLAMA, OWNER_AMDGPU_1, size);
+	unsigned int path = dice_pick(dice_of(actor), ARRAY_SIZE(evictions));
 
 	if (dice_one_in(dice_of(actor), 2)) {
 		evict(actor, &region);
 		return;
 	}
 	play(&actor->world->kworker[KWORKER_EVICT]);
-	device_chunk = (struct page_table){ .present = size / HPAGE_PMD_SIZE, .order = HPAGE_PMD_ORDER };
-	evict_paths[dice_pick(dice_of(actor), ARRAY_SIZE(evict_paths))](DEVICE_PFN, size >> PAGE_SHIFT);
+	device_chunk = (struct page_table){ .pgmap = pgmap_of(evictions[path].owner, 0), .runs = 2 };
+	device_chunk.run[0] = (struct page_run){ ON_DEVICE, 1024, true };
+	device_chunk.run[1] = (struct page_run){ NOTHING, 512, false };
+	evictions[path].evict(device_chunk.pgmap->range.start >> PAGE_SHIFT, evictions[path].page_by_page ? 16 : size >> PAGE_SHIFT, 0);
 }
 
 /* Whole huge folios, there and back; another device may be the one that wants them. */
@@ -104,16 +109,17 @@ static void failures(struct actor *actor)
 {
 	struct region region = new_region(actor, OLLAMA, OWNER_NOUVEAU, size_between(actor, 4 * KIB, 256 * KIB));
 	struct process *process = &actor->world->process[OLLAMA];
-	struct migrate_request req = request_for(actor, &region);
+	struct migrate_request req = request_for(actor, &region, IN_RAM);
 
 	play(&process->task);
 	req.flags = drivers[NOUVEAU].device_flags;
+	req.destination = pgmap_of(OWNER_NOUVEAU, 0);
 	switch (dice_pick(dice_of(actor), 8)) {
 	case 0: req.vma = &process->area[AREA_IO]; break;
 	case 1: req.end = req.start; break;
 	case 2: req.abandon = true; break;
 	case 3: req.skip_pages = true; break;
-	case 4: heap_of(actor, OLLAMA)->present = heap_of(actor, OLLAMA)->holes = 0; break;
+	case 4: heap_of(actor, OLLAMA)->runs = 0; break;
 	case 5: region.start = process->area[AREA_READ_ONLY].vm_start; break;
 	case 6: region.start = process->area[AREA_HEAP].vm_end; break;
 	default: req.undersized = 1 + dice_pick(dice_of(actor), 4);

@@ -8,10 +8,12 @@
 
 #include "timing.c"
 #include "ledger.c"
+#include "iomem.c"
 /* the kernel */
 #include "mmu_notifier.c"
 #include "memory.c"
 #include "hmm.c"
+#include "residency.c"
 #include "migrate_device.c"
 /* its drivers */
 #include "drivers.c"

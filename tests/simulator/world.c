@@ -21,6 +21,7 @@ static const struct { const char *comm; pid_t pid; } kworker_table[NR_KWORKERS] 
 };
 
 #define TIB (1UL << 40)
+#define HEAP_SIZE (32 * TIB)
 #define FIRST_AREA (16 * TIB)
 
 static struct file regular_file, dax_file = { .dax = true };
@@ -45,8 +46,8 @@ static void map_areas(struct world *world, enum process_id id)
 
 	for (enum area i = 0; i < NR_AREAS; i++) {
 		process->area[i] = (struct vm_area_struct){
-			.vm_start = FIRST_AREA + 2 * i * TIB,
-			.vm_end = FIRST_AREA + (2 * i + 1) * TIB,
+			.vm_start = i ? FIRST_AREA + HEAP_SIZE + 2 * i * TIB : FIRST_AREA,
+			.vm_end = i ? FIRST_AREA + HEAP_SIZE + (2 * i + 1) * TIB : FIRST_AREA + HEAP_SIZE,
 			.vm_mm = &process->mm,
 			.vm_flags = area_table[i].flags,
 			.vm_file = area_table[i].file,
@@ -84,7 +85,7 @@ static void fork_process(struct world *world, enum process_id id, unsigned int t
 	process->mm.mm_users = 1;
 	map_areas(world, id);
 	mirror_memory(process);
-	world->page[id].pfn = 0x100000 + 0x10000 * id;
+	world->page[id].pfn = RAM_PFN + 0x10000 * id;
 }
 
 static struct world *world_create(unsigned int thread)
@@ -98,8 +99,11 @@ static struct world *world_create(unsigned int thread)
 		world->kworker[i].pid = world->kworker[i].tgid = kworker_table[i].pid;
 		world->kworker[i].flags = PF_KTHREAD;
 	}
-	for (enum owner_id i = 0; i < NR_OWNERS; i++)
-		world->device_page[i] = (struct page){ .pgmap = &owners[i].pgmap, .pfn = DEVICE_PFN + 0x8000 * i };
+	for (enum owner_id i = 0; i < NR_OWNERS; i++) {
+		struct dev_pagemap *pgmap = pgmap_of(i, 0);
+
+		world->device_page[i] = (struct page){ .pgmap = pgmap, .pfn = pgmap->range.start >> PAGE_SHIFT };
+	}
 	return world;
 }
 

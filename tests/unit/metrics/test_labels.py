@@ -156,6 +156,12 @@ def test_a_helper_alone_on_the_stack_stands_for_its_only_user(
     assert owner_of(names, HEAP[0]) == owner
 
 
+def test_an_owner_is_not_named_after_the_driver_that_took_the_fault_on_its_memory(tmp_path: Path) -> None:
+    stack = (BPF, SETUP, TO_RAM, SWAP, FAULT, RANGE_FAULT, AMDGPU)
+    names = names_with(tmp_path, stacks={1: stack}, users={"drm_gpusvm_helper": ("xe",)})
+    assert owner_of(names, HEAP[0]) == Owner("xe-1", "xe")
+
+
 @pytest.mark.parametrize("stack", [(), (SETUP, SWAP, FAULT), (BPF, TRAMPOLINE), (NOBODY,)])
 def test_an_owner_without_a_module_on_its_stack_is_unknown_and_numbered(tmp_path: Path, stack: tuple[int, ...]) -> None:
     names = names_with(tmp_path, stacks={1: stack})
