@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of its surroundings must not matter to the loader child: where its heap lies."""
+"""What of its surroundings must not matter to the loader child: where its heap lies, what its shell was told."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import pytest
 
 from hmm_exporter.bpf.compiler import CompiledMap, compile_source
 from hmm_exporter.config import Config
@@ -27,3 +29,12 @@ def test_it_finds_programs_and_maps_where_the_heap_lies_above_4_gib(tmp_path: Pa
     assert list(compiled.maps) == ["pairs_map"]
     layout = compiled.maps["pairs_map"]
     assert layout == CompiledMap(layout.fd, key_bytes=4, value_bytes=8)
+
+
+def test_it_compiles_for_this_machine_whatever_arch_its_shell_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ARCH", raising=False)
+    plain = compile_source(SOURCE, PYTHON, 60).programs
+    # Both are architectures that bcc knows; only one can be this machine's.
+    for arch in ("arm64", "x86"):
+        monkeypatch.setenv("ARCH", arch)
+        assert compile_source(SOURCE, PYTHON, 60).programs == plain
