@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,13 +27,18 @@ class Run:
     owners: dict[str, str]
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    with Exporter(tmp_path_factory.mktemp("exact"), ALL_ON) as exporter:
+def watch(folder: Path, configuration: Mapping[str, Any]) -> Run:
+    """What an exporter with this configuration made of the simulator's exact mode."""
+    with Exporter(folder, configuration) as exporter:
         before = exporter.scrape()
         issued = issue_exactly(EVENTS)
         after = exporter.scrape()
     return Run(issued, before, after, expected.owner_names(issued, after))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return watch(tmp_path_factory.mktemp("exact"), ALL_ON)
 
 
 def test_every_probe_is_attached(run: Run) -> None:
