@@ -21,6 +21,9 @@ run: setup ## the exporter on this machine's kernel, with the defaults
 test: setup $(PROMTOOL) ## the tests that need no other kernel than this machine's: a few minutes
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" pytest tests/unit tests/bpf
 
+test-bcc: setup bcc-packages ## the versions of bcc, as Debian's releases have them
+	@.venv/bin/pytest tests/bcc
+
 test-lab: setup lab-packages ## the tests on a real HMM driver, in an emulated machine
 	@.venv/bin/pytest tests/lab
 
@@ -34,7 +37,7 @@ format: .venv/lint ## ruff's fixes and format
 	@.venv/bin/ruff check --fix
 	@.venv/bin/ruff format
 
-clean: ## removes all of this again, but for packages and the lab's image in ~/.cache
+clean: ## removes all of this again, but for packages and what is in ~/.cache
 	@rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -prune -exec rm -r {} +
 	@$(MAKE) -s -C tests/simulator clean
@@ -47,6 +50,9 @@ packages:
 
 lab-packages:
 	@scripts/debian.sh install qemu-system-x86 mmdebstrap e2fsprogs util-linux debian-archive-keyring
+
+bcc-packages:
+	@scripts/debian.sh install mmdebstrap debian-archive-keyring
 
 lint-packages:
 	@scripts/debian.sh install shellcheck
@@ -69,6 +75,6 @@ lint-packages:
 .venv/bin/promtool: | .venv/bin/pip
 	@scripts/debian.sh unpack usr/bin/promtool $@ promtool prometheus
 
-.PHONY: help demo run test test-lab lint format clean setup packages lab-packages lint-packages
+.PHONY: help demo run test test-bcc test-lab lint format clean setup packages bcc-packages lab-packages lint-packages
 # apt-get and pip take one caller at a time.
 .NOTPARALLEL:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -48,6 +49,8 @@ def compile_source(source: str, python: str, timeout: float) -> Compiled:
             errors="backslashreplace",
             timeout=timeout,
             cwd="/",
+            # bcc compiles for the architecture that ARCH names, as the kernel's Makefile does: people have it set.
+            env={name: value for name, value in os.environ.items() if name != "ARCH"},
         )
     except FileNotFoundError:
         raise StartError(f"loader: no Python at {python}: set loader.python to one that has bcc") from None

@@ -28,8 +28,10 @@ def compile_text(source: str, headers: str) -> dict[str, Any]:
     from bcc import BPF, lib
 
     module = BPF(text=source)
-    handle = module.module
-    lib.bpf_table_name.restype = bcc.ct.c_char_p  # bcc leaves it an int, which cuts the pointer
+    # bcc declares neither the parameters nor the result of these. An int is cut to 32 bits, and a
+    # pointer with it, unless the heap happens to lie low, as under a Python that is not PIE.
+    handle = ctypes.c_void_p(module.module)
+    lib.bpf_table_name.restype = ctypes.c_char_p
     programs = {}
     for number in range(lib.bpf_num_functions(handle)):
         name = lib.bpf_function_name(handle, number)

@@ -8,7 +8,6 @@ rest of the package sees no difference to the running kernel.
 
 from __future__ import annotations
 
-import os
 import struct
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from hmm_exporter.kernel.symbols import Symbols
 _ELF_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
 _PT_LOAD = 1
+_PAGE_SIZE = 4096  # PAGE_SHIFT in tests/simulator/kernel.h, whatever this machine has
 
 
 def simulated_kernel(program: Path) -> Kernel:
@@ -40,7 +40,7 @@ def simulated_kernel(program: Path) -> Kernel:
         symbols=Symbols(kallsyms),
         iomem=Iomem(program.with_name(program.name + ".iomem")),
         lockdown=features.lockdown(),
-        page_size=os.sysconf("SC_PAGE_SIZE"),
+        page_size=_PAGE_SIZE,
         possible_cpus=features.possible_cpus(),
         kprobe=None,
         uprobe=features.pmu("uprobe"),

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ class Run:
     owners: dict[str, str]
 
 
-def run_exactly(folder: Path) -> Run:
-    with Exporter(folder, ALL_ON) as exporter:
+def run_exactly(folder: Path, configuration: Mapping[str, Any] = ALL_ON) -> Run:
+    with Exporter(folder, configuration) as exporter:
         before = exporter.scrape()
         issued = issue_exactly(EVENTS)
         after = exporter.scrape()

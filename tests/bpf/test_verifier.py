@@ -13,16 +13,35 @@ from pathlib import Path
 import pytest
 
 from hmm_exporter.bpf import attach, syscall
+from hmm_exporter.bpf.code import link
 from hmm_exporter.bpf.compiler import compile_source
 from hmm_exporter.bpf.maps import MapSet
 from hmm_exporter.bpf.plan import choose
-from hmm_exporter.bpf.source import text
+from hmm_exporter.bpf.source import Plan, text
 from hmm_exporter.catalog.probes import GROUPS, PROBES
 from hmm_exporter.config import Config, Limits, Probes
 from hmm_exporter.kernel.simulated import simulated_kernel
 from tests.process import SIMULATOR
 
 EVERYTHING = Config(probes=Probes(groups={group.name: True for group in GROUPS}))
+
+
+def load_programs(plan: Plan, python: str) -> int:
+    """Load every program of the kprobe build, and let go of it. How many there were; raises what the verifier says."""
+    compiled = compile_source(text(plan, "kprobe"), python, 60)
+    maps = MapSet(EVERYTHING.limits, EVERYTHING.maps, plan.shards, compiled.maps)
+    code = link(compiled, maps.fds)
+    loaded = 0
+    try:
+        for probe in PROBES:
+            kind = syscall.PROG_RAW_TRACEPOINT if probe.tracepoint else syscall.PROG_KPROBE
+            for name in probe.programs:
+                os.close(attach.load(kind, code.pop(name), probe.name))
+                loaded += 1
+    finally:
+        maps.close()
+    assert code == {}
+    return loaded
 
 
 @pytest.mark.parametrize("shards", [1, 8])
@@ -35,19 +54,7 @@ def test_every_program_of_the_kprobe_build_is_accepted(shards: int, options: str
         plan = dataclasses.replace(
             plan, migration_phases=True, tgids=tuple(range(1, 17)), comms=tuple(b"comm-%d" % n for n in range(16))
         )
-    compiled = compile_source(text(plan, "kprobe"), EVERYTHING.loader.python, 60)
-    maps = MapSet(EVERYTHING.limits, EVERYTHING.maps, shards, compiled.maps)
-    code = attach._relocated(compiled, maps)
-    loaded = 0
-    try:
-        for probe in PROBES:
-            kind = syscall.PROG_RAW_TRACEPOINT if probe.tracepoint else syscall.PROG_KPROBE
-            for name in probe.programs:
-                os.close(attach._loaded(kind, code[name], probe.name))
-                loaded += 1
-    finally:
-        maps.close()
-    assert loaded == len(compiled.programs) == sum(len(probe.programs) for probe in PROBES)
+    assert load_programs(plan, EVERYTHING.loader.python) == sum(len(probe.programs) for probe in PROBES)
 
 
 def test_the_maps_of_a_node_with_256_cpus_stay_below_32_mib() -> None:

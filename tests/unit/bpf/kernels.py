@@ -18,6 +18,9 @@ PARAMETERS = 4
 RENAMED = frozenset({"make_device_exclusive_range"})
 """Older names, which the newest kernel has not."""
 
+PAGE_SIZES = (4096, 65536)
+"""Of x86-64, and of arm64 where its kernel is built for machines like Grace."""
+
 KPROBE, UPROBE = Pmu(6, 0), Pmu(7, 0)
 
 
@@ -51,6 +54,7 @@ def kernel(
     kprobe: Pmu | None = KPROBE,
     simulated: bool = False,
     possible_cpus: int = 4,
+    page_size: int = 4096,
 ) -> Kernel:
     """The newest kernel, with every function and field of the catalogue except ``without``."""
     return Kernel(
@@ -61,7 +65,7 @@ def kernel(
         symbols=Symbols(Path("/nonexistent")),
         iomem=Iomem(Path("/nonexistent")),
         lockdown="none",
-        page_size=4096,
+        page_size=page_size,
         possible_cpus=possible_cpus,
         kprobe=kprobe,
         uprobe=UPROBE,

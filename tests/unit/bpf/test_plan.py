@@ -177,10 +177,11 @@ def test_a_tracepoint_is_known_by_its_typedef_and_on_the_simulator_by_its_functi
     assert choose(kernels.kernel({"set_migration_pte"}, simulated=True), wanted)[0].targets == ()
 
 
-def test_the_plan_carries_what_the_kernel_and_the_configuration_say() -> None:
+@pytest.mark.parametrize("page_size", kernels.PAGE_SIZES)
+def test_the_plan_carries_what_the_kernel_and_the_configuration_say(page_size: int) -> None:
     config = replace(kernels.config(phases=True), filter=Filter(tgids=(7,), comms=("é",)))
-    plan, _ = choose(kernels.kernel(possible_cpus=256), config)
-    assert (plan.shards, plan.page_size, plan.migration_phases) == (8, 4096, True)
+    plan, _ = choose(kernels.kernel(possible_cpus=256, page_size=page_size), config)
+    assert (plan.shards, plan.page_size, plan.migration_phases) == (8, page_size, True)
     assert (plan.tgids, plan.comms) == ((7,), ("é".encode(),))
     btf = Known(())
     assert plan.offsets["migrate_vma.start"] == btf.offset("migrate_vma.start")

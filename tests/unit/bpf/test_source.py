@@ -293,13 +293,30 @@ def test_enumerations_constants_and_offsets_reach_the_program_with_their_values(
     assert macros["SIZE_migrate_vma"] == "256"
     assert macros["MIGRATE_VMA_SELECT_SYSTEM"] == f"{plan.enumerators['MIGRATE_VMA_SELECT_SYSTEM']:#x}ULL"
     assert macros["PARAMETERS_hmm_range_fault"] == str(kernels.PARAMETERS)
-    assert (macros["PAGE_SIZE"], macros["PAGE_MASK"]) == ("4096ULL", "(~(4096ULL - 1))")
     assert (macros["OTHER_POINTER"], macros["OTHER_STACK"], macros["OTHER_ERRNO"]) == (
         "0xffffffffffffffffULL",
         "0xffffffffU",
         "0xffff",
     )
     assert (macros["HISTOGRAM_SLOTS"], macros["BYTES_SHIFT"], macros["SECONDS_SHIFT"]) == ("26", "12", "10")
+
+
+@pytest.mark.parametrize("page_size", kernels.PAGE_SIZES)
+@given(st.integers(0, 2**64 - 1))
+def test_the_mask_leaves_the_start_of_a_page_of_the_kernels_size(page_size: int, address: int) -> None:
+    plan, _ = choose(kernels.kernel(page_size=page_size), kernels.config(only=("migrate_vma_setup",)))
+    size, mask = (
+        eval(preprocess(source.text(plan, "fentry")).macros[name].replace("ULL", ""))
+        for name in ("PAGE_SIZE", "PAGE_MASK")
+    )
+    assert size == page_size
+    assert address & mask == address // page_size * page_size
+
+
+def test_no_program_knows_how_large_a_page_is_but_by_its_name() -> None:
+    for path in source.PROGRAMS.glob("*.c"):
+        code = re.sub(r"/\*.*?\*/", " ", path.read_text(), flags=re.DOTALL)
+        assert re.findall(r"\b(?:4096|65536|0x1000|0xfff)[ul]*\b|(?:<<|>>) *12\b", code, re.IGNORECASE) == [], path.name
 
 
 def test_the_older_name_of_a_function_is_told_to_the_program() -> None:

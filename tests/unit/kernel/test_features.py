@@ -123,6 +123,14 @@ def test_a_kernel_with_btf_has_no_problem(tmp_path: Path) -> None:
     assert kernel.possible_cpus >= (os.cpu_count() or 1)
 
 
+@pytest.mark.parametrize("size", [4096, 65536])
+def test_a_page_is_as_large_as_the_machine_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": size}.__getitem__)
+    kernel = running_kernel(tmp_path / "vmlinux")
+    kernel.symbols.close()
+    assert kernel.page_size == size
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no BTF at all, and yet longer than a header"])
 def test_a_kernel_without_btf_is_a_kernel_with_a_problem_and_its_remedy(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "vmlinux"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -86,6 +87,11 @@ def test_a_simulators_ranges_are_in_a_file_that_may_be_missing(program: Path) ->
     kernel = simulated_kernel(program)
     assert kernel.iomem.read() == [Resource(0xFCE0000000, 0xFCEFFFFFFF, "hmm_dmirror", 0)]
     kernel.iomem.close()
+
+
+def test_its_pages_are_its_own_and_not_the_machines(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 65536}.__getitem__)
+    assert simulated_kernel(program).page_size == 4096
 
 
 def test_the_path_is_made_absolute_because_uprobes_need_it(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
