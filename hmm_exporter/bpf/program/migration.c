@@ -189,9 +189,10 @@ LEAVE(migrate_vma_setup)
 	u64 left = FIELD_64(args, migrate_vma_cpages);
 
 	thread->migration.collected = now;
-	read_selection(thread, FIELD_64(args, migrate_vma_src), left ? FIELD_64(args, migrate_vma_npages) : 0);
-	if (!left) {
-		book_end(ctx, thread, 1);
+	if (left) {
+		read_selection(thread, FIELD_64(args, migrate_vma_src), FIELD_64(args, migrate_vma_npages));
+	} else {
+		book_empty(ctx, thread);
 		thread->inside &= ~MIGRATION_BITS;
 		thread_done(thread);
 	}
@@ -267,8 +268,7 @@ LEAVE(migrate_vma_finalize)
 		return 0;
 	}
 	if (thread->migration.collected) {
-		book_end(ctx, thread, 0);
-		book_times(ctx, thread, now);
+		book_times(ctx, thread, book_completed(ctx, thread), now);
 	} else { /* setup's return was lost: nobody knows what it collected */
 		migration_abandoned();
 	}

@@ -70,7 +70,7 @@ INLINE u64 moved_pages(struct walk *walk)
 	return pages;
 }
 
-INLINE void book_process(void *ctx, struct thread *thread)
+INLINE void book_process(void *ctx, struct thread *thread, int walked)
 {
 	struct process_migration *who = process_migration_of(ctx, thread->migration.comm, thread->migration.owner,
 							     thread->migration.class);
@@ -78,60 +78,94 @@ INLINE void book_process(void *ctx, struct thread *thread)
 	if (!who)
 		return;
 	add(&who->requested_bytes, thread->migration.bytes);
-#if PAGES
-	if (!thread->migration.committed)
+	if (!walked)
 		return;
 #pragma unroll
 	for (int i = 0; i < DIRECTION_COUNT; i++)
 		add_pages(&who->moved_bytes[i], thread->walk.moved[i]);
 	add_pages(&who->returned_bytes, thread->walk.returned);
-#endif
 }
 
-/* `empty`: nothing was left to migrate, and the migration ends with setup. */
-INLINE void book_end(void *ctx, struct thread *thread, int empty)
+INLINE struct migration_histogram *book_request(void *ctx, struct thread *thread)
+{
+	struct migration_histogram_key key = {};
+	struct migration_histogram *row;
+
+	key.owner = thread->migration.owner;
+	key.class = thread->migration.class;
+	row = migration_histogram_row(ctx, &key);
+	if (row) {
+		add(&row->requested_bytes, thread->migration.bytes);
+		observe_bytes(row->request_size, thread->migration.bytes);
+	}
+	return row;
+}
+
+INLINE struct migration *ended_row(void *ctx, struct thread *thread, u8 device)
 {
 	struct migration_key key = {};
-	struct migration_histogram_key sizes = {};
-	u64 moved = 0, filled = 0;
+	struct migration *row;
 
-	if (thread->migration.committed) {
+	key.owner = thread->migration.owner;
+	key.class = thread->migration.class;
+	key.trigger = thread->migration.trigger;
+	key.device = device;
+	row = migration_row(ctx, &key);
+	if (row)
+		add(&row->requested_bytes, thread->migration.bytes);
+	return row;
+}
+
+/* Nothing was left to migrate: it ends with setup. */
+INLINE void book_empty(void *ctx, struct thread *thread)
+{
+	u64 requested = thread->migration.bytes / PAGE_SIZE, busy = thread->migration.to_unmap;
+	struct migration *row = ended_row(ctx, thread, DEVICE_none);
+
+	if (row) {
+		add(&row->empty, 1);
+#if PAGES
+		add_pages(&row->busy_bytes, busy);
+		add_pages(&row->not_selected_bytes, difference(requested, busy));
+		if (busy)
+			add(&row->partial, 1);
+#endif
+	}
+	book_request(ctx, thread);
+	book_process(ctx, thread, 0);
+}
+
+/* It was finalized. What is booked of its sizes goes with its times: `histogram` has both. */
+INLINE struct migration_histogram *book_completed(void *ctx, struct thread *thread)
+{
+	u64 walked = PAGES && thread->migration.committed, moved = 0, filled = 0;
+
+	if (walked) {
 		moved = moved_pages(&thread->walk);
 		filled = thread->walk.zero_filled;
 	}
-	sizes.owner = key.owner = thread->migration.owner;
-	sizes.class = key.class = thread->migration.class;
-	key.trigger = thread->migration.trigger;
-	key.device = thread->migration.committed ? walked_device(&thread->walk) : device_of(thread->migration.src_pfn);
-
-	struct migration *row = migration_row(ctx, &key);
+	struct migration *row = ended_row(ctx, thread, walked ? walked_device(&thread->walk)
+							      : device_of(thread->migration.src_pfn));
 
 	if (row) {
-		add(empty ? &row->empty : &row->completed, 1);
-		add(&row->requested_bytes, thread->migration.bytes);
+		add(&row->completed, 1);
 #if PAGES
 		add_pages(&row->collected_bytes, thread->migration.has_source);
 		book_unmoved(thread, row, moved + filled);
-		if (thread->migration.committed) {
+#endif
+		if (walked)
 			book_moved(thread, row);
-			if (!moved && !filled)
-				add(&row->aborted, 1);
-		}
-#endif
+		if (walked && !moved && !filled)
+			add(&row->aborted, 1);
 	}
-	struct migration_histogram *histogram = migration_histogram_row(ctx, &sizes);
+	struct migration_histogram *histogram = book_request(ctx, thread);
 
-	if (histogram) {
-		add(&histogram->requested_bytes, thread->migration.bytes);
-		observe_bytes(histogram->request_size, thread->migration.bytes);
-#if PAGES
-		if (moved) {
-			add(&histogram->moved_bytes, moved * PAGE_SIZE);
-			observe_bytes(histogram->moved_size, moved * PAGE_SIZE);
-		}
-#endif
+	if (histogram && moved) {
+		add(&histogram->moved_bytes, moved * PAGE_SIZE);
+		observe_bytes(histogram->moved_size, moved * PAGE_SIZE);
 	}
-	book_process(ctx, thread);
+	book_process(ctx, thread, walked);
+	return histogram;
 }
 
 #ifdef MIGRATION_PHASES
@@ -164,14 +198,10 @@ INLINE void book_phases(struct thread *thread, struct migration_histogram *row, 
 	BOOK_PHASE(thread, row, finalize, thread->migration.finalizing, now);
 }
 
-INLINE void book_times(void *ctx, struct thread *thread, u64 now)
+/* `row` may be NULL. */
+INLINE void book_times(void *ctx, struct thread *thread, struct migration_histogram *row, u64 now)
 {
 	u64 duration = now - thread->migration.started;
-	struct migration_histogram_key key = {};
-
-	key.owner = thread->migration.owner;
-	key.class = thread->migration.class;
-	struct migration_histogram *row = migration_histogram_row(ctx, &key);
 
 	if (row) {
 		add(&row->duration_ns, duration);
