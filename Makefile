@@ -21,8 +21,11 @@ run: setup ## the exporter on this machine's kernel, with the defaults
 test: setup $(PROMTOOL) ## the tests that need no other kernel than this machine's: a few minutes
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" pytest tests/unit tests/bpf
 
-test-lab: setup lab-packages ## the tests on a real HMM driver, in an emulated machine
+test-lab: setup lab-packages ## the tests on a real HMM driver, in an emulated machine: KERNEL=6.1, 6.12 or 7.3 (default)
 	@.venv/bin/pytest tests/lab
+
+test-matrix: setup lab-packages ## test-lab on each of its kernels; the last lines say how each ended
+	@scripts/test-matrix.sh
 
 lint: setup lint-packages .venv/lint ## ruff, mypy, shellcheck
 	@.venv/bin/ruff check
@@ -34,7 +37,7 @@ format: .venv/lint ## ruff's fixes and format
 	@.venv/bin/ruff check --fix
 	@.venv/bin/ruff format
 
-clean: ## removes all of this again, but for packages and the lab's image in ~/.cache
+clean: ## removes all of this again, but for packages and the lab's images in ~/.cache
 	@rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -prune -exec rm -r {} +
 	@$(MAKE) -s -C tests/simulator clean
@@ -69,6 +72,6 @@ lint-packages:
 .venv/bin/promtool: | .venv/bin/pip
 	@scripts/debian.sh unpack usr/bin/promtool $@ promtool prometheus
 
-.PHONY: help demo run test test-lab lint format clean setup packages lab-packages lint-packages
+.PHONY: help demo run test test-lab test-matrix lint format clean setup packages lab-packages lint-packages
 # apt-get and pip take one caller at a time.
 .NOTPARALLEL:
