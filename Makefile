@@ -24,8 +24,11 @@ test: setup $(PROMTOOL) ## the tests that need no other kernel than this machine
 test-bcc: setup bcc-packages ## the versions of bcc, as Debian's releases have them
 	@.venv/bin/pytest tests/bcc
 
-test-lab: setup lab-packages ## the tests on a real HMM driver, in an emulated machine
+test-lab: setup lab-packages ## the tests on a real HMM driver, in an emulated machine: KERNEL=6.1, 6.12 or 7.3 (default)
 	@.venv/bin/pytest tests/lab
+
+test-matrix: setup lab-packages ## test-lab on each of its kernels; the last lines say how each ended
+	@scripts/test-matrix.sh
 
 lint: setup lint-packages .venv/lint ## ruff, mypy, shellcheck
 	@.venv/bin/ruff check
@@ -75,6 +78,6 @@ lint-packages:
 .venv/bin/promtool: | .venv/bin/pip
 	@scripts/debian.sh unpack usr/bin/promtool $@ promtool prometheus
 
-.PHONY: help demo run test test-bcc test-lab lint format clean setup packages bcc-packages lab-packages lint-packages
+.PHONY: help demo run test test-bcc test-lab test-matrix lint format clean setup packages bcc-packages lab-packages lint-packages
 # apt-get and pip take one caller at a time.
 .NOTPARALLEL:

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loads compiled programs and attaches them, probe by probe, each with its own result.
 
-fentry and fexit first; what that fails for, by kprobe and kretprobe. Entry and exit of one
-function are always of one kind. Everything hangs on fds: when the process ends, however it ends,
-the kernel takes all of it away.
+fentry and fexit first; what that fails for, by kprobe and kretprobe. The other way round where the
+kernel can be preempted inside of a program: while one thread is, fentry skips the same program for
+all others on that CPU (bpf_prog_enter_recur, kernel/bpf/trampoline.c), and kprobes cannot be
+preempted. They are links of the kind kprobe-multi where the kernel has it: those lose no return,
+however many threads sleep in a function.
+
+Entry and exit of one function are always of one kind. Everything hangs on fds: when the process
+ends, however it ends, the kernel takes all of it away.
 """
 
 from __future__ import annotations
@@ -130,7 +135,9 @@ def attach(kernel: Kernel, config: Config, plan: Plan) -> Attachments:
 def _builds(kernel: Kernel, config: Config) -> tuple[str, ...]:
     if kernel.simulated:
         return ("uprobe",)
-    return {"auto": ("fentry", "kprobe"), "fentry": ("fentry",), "kprobe": ("kprobe",)}[config.probes.attach]
+    if config.probes.attach != "auto":
+        return (config.probes.attach,)
+    return ("kprobe", "fentry") if kernel.preemptible and kernel.kprobe_multi else ("fentry", "kprobe")
 
 
 def _attach_build(
@@ -140,7 +147,12 @@ def _attach_build(
     possible = []
     for target in plan.targets:
         # Raw tracepoints are attached alike in all builds for a kernel.
-        if build == "fentry" or pmu or (_PROBES[target.probe].tracepoint and not kernel.simulated):
+        if (
+            build == "fentry"
+            or pmu
+            or kernel.kprobe_multi
+            or (_PROBES[target.probe].tracepoint and not kernel.simulated)
+        ):
             possible.append(target)
         else:
             reason = f"{build}: this kernel has none (CONFIG_{build.upper()}_EVENTS)"
@@ -209,7 +221,7 @@ class _Attacher:
                 os.close(fd)
             raise
         attachments.keep(programs, links)
-        return programs[-1].kind
+        return programs[-1].kind.replace("uretprobe", "uprobe")
 
     def _kind(self, probe: Probe, program: str) -> str:
         if probe.tracepoint and not self.kernel.simulated:
@@ -229,7 +241,11 @@ class _Attacher:
             function = self.kernel.btf.function(target.function) if self.kernel.btf else None
             attach_type = syscall.TRACE_FENTRY if kind == "fentry" else syscall.TRACE_FEXIT
             return load(syscall.PROG_TRACING, code, target.probe, attach_type, function.type_id if function else 0)
-        return load(syscall.PROG_KPROBE, code, target.probe)
+        return load(syscall.PROG_KPROBE, code, target.probe, syscall.TRACE_KPROBE_MULTI if self._multi else 0)
+
+    @property
+    def _multi(self) -> bool:
+        return self.build == "kprobe" and self.kernel.kprobe_multi
 
     def _link(self, target: Target, kind: str, program: int) -> int:
         try:
@@ -237,6 +253,8 @@ class _Attacher:
                 return syscall.raw_tracepoint_open(program, target.function)
             if kind in ("fentry", "fexit"):
                 return syscall.raw_tracepoint_open(program)
+            if self._multi:
+                return syscall.kprobe_multi_open(program, target.function, kind == "kretprobe")
             assert self.pmu  # _attach_build does not come here without
             where, offset = target.function, 0
             if self.kernel.simulated:

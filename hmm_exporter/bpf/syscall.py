@@ -20,13 +20,13 @@ _BPF, _PERF_EVENT_OPEN = {"x86_64": (321, 298), "aarch64": (280, 241)}.get(platf
 
 MAP_HASH, MAP_ARRAY, MAP_STACK_TRACE = 1, 2, 7
 PROG_KPROBE, PROG_RAW_TRACEPOINT, PROG_TRACING = 2, 17, 26
-TRACE_FENTRY, TRACE_FEXIT = 24, 25
+TRACE_FENTRY, TRACE_FEXIT, TRACE_KPROBE_MULTI = 24, 25, 42
 BPF_ANY, BPF_NOEXIST = 0, 1
 BPF_F_RDONLY = 1 << 3
 
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE = 0, 1, 2, 3
 _PROG_LOAD, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN, _BTF_LOAD = 5, 10, 17, 18
-_MAP_LOOKUP_AND_DELETE, _MAP_LOOKUP_BATCH = 21, 24
+_MAP_LOOKUP_AND_DELETE, _MAP_LOOKUP_BATCH, _LINK_CREATE = 21, 24, 28
 
 _PERF_EVENT_IOC_ENABLE, _PERF_EVENT_IOC_SET_BPF = 0x2400, 0x40042408
 _PERF_FLAG_FD_CLOEXEC = 8
@@ -181,6 +181,14 @@ def raw_tracepoint_open(prog_fd: int, name: str = "") -> int:
     """Attach a raw tracepoint program, or, without a name, a tracing program to its function."""
     block = ctypes.create_string_buffer(name.encode())
     return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QII", _address(block) if name else 0, prog_fd, 0))
+
+
+def kprobe_multi_open(prog_fd: int, function: str, returns: bool) -> int:
+    """Attach a program that was loaded with TRACE_KPROBE_MULTI to a kernel function (5.18, CONFIG_FPROBE)."""
+    name = ctypes.create_string_buffer(function.encode())
+    names = (ctypes.c_void_p * 1)(ctypes.addressof(name))
+    head = struct.pack("<IIII", prog_fd, 0, TRACE_KPROBE_MULTI, 0)
+    return _bpf(_LINK_CREATE, head + struct.pack("<IIQQQ", int(returns), 1, _address(names), 0, 0))
 
 
 def probe_open(pmu: int, retprobe_bit: int | None, target: str, offset: int, prog_fd: int) -> int:

@@ -59,6 +59,10 @@ class Kernel:
     possible_cpus: int
     kprobe: Pmu | None
     uprobe: Pmu | None
+    kprobe_multi: bool = False
+    """Whether one link can be on functions' entries or returns (5.18, CONFIG_FPROBE)."""
+    preemptible: bool = False
+    """Whether a thread can lose its CPU inside of the kernel. Built so is enough: how it was booted is not told."""
     simulated: Simulated | None = None
 
 
@@ -81,12 +85,19 @@ def running_kernel(btf_path: Path = _SYS / "kernel/btf/vmlinux") -> Kernel:
         possible_cpus=possible_cpus(),
         kprobe=pmu("kprobe"),
         uprobe=pmu("uprobe"),
+        kprobe_multi=btf is not None and has_kprobe_multi(btf),
+        preemptible="PREEMPT" in platform.version(),
     )
 
 
 def has_device_private(btf: Btf) -> bool:
     """By a function that is built with CONFIG_DEVICE_PRIVATE only (mm/rmap.c; renamed in 6.15)."""
     return bool(btf.function("make_device_exclusive") or btf.function("make_device_exclusive_range"))
+
+
+def has_kprobe_multi(btf: Btf) -> bool:
+    """By its attach function, which without CONFIG_FPROBE is an inline stub (kernel/trace/bpf_trace.c)."""
+    return btf.function("bpf_kprobe_multi_link_attach") is not None and btf.function("register_fprobe_ips") is not None
 
 
 def lockdown(path: Path = _SYS / "kernel/security/lockdown") -> str:

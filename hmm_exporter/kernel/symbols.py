@@ -46,7 +46,7 @@ class Symbols:
                 self.problem = f"{path} shows no addresses: give CAP_SYSLOG, or set kernel.kptr_restrict to 0 or 1"
 
     def resolve(self, addresses: Iterable[int]) -> Mapping[int, Symbol]:
-        """The nearest symbol at or below each address; addresses outside all symbols are left out."""
+        """The nearest symbol at or below each address, but for locks' keys; addresses outside all are left out."""
         wanted = sorted(set(addresses))
         if not wanted:
             return {}
@@ -57,7 +57,7 @@ class Symbols:
             index = bisect_left(wanted, address)
             if index < len(wanted):
                 best = nearest[index]
-                if best is None or best[0] < address:
+                if (best is None or best[0] < address) and not _is_lock_key(line):
                     nearest[index] = (address, line)
         found = {}
         carried: tuple[int, bytes] | None = None
@@ -92,6 +92,11 @@ class Symbols:
             address = int(line[:16], 16)
             if address:
                 yield address, line
+
+
+def _is_lock_key(line: bytes) -> bool:
+    """Without lockdep it has no size (lockdep_types.h:264, 6.12), and so the address of what comes next."""
+    return line.split(None, 3)[2].partition(b".")[0] == b"__key"
 
 
 def _symbol(line: bytes, offset: int) -> Symbol:

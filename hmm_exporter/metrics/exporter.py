@@ -104,7 +104,7 @@ class ProbeRuns:
         missed = CounterMetricFamily(
             "hmm_exporter_probe_missed",
             "Events that a probe did not see, or not to the end: skipped while the same program was preempted on that"
-            " CPU (fentry), lost return probes (kprobe), no room for the thread.",
+            " CPU (fentry), or any other BPF program (kprobe), lost return probes (kprobe), no room for the thread.",
             labels=("probe",),
         )
         for probe, each in runs.items():
@@ -116,8 +116,14 @@ class ProbeRuns:
             # exact when nothing moves: its maximum over time is what is known to be lost.
             lost = max(self._lost_returns.get(probe, 0), entered - inside - returned)
             self._lost_returns[probe] = lost
-            missed.add_metric((probe,), lost + untracked + sum(run.recursion_misses for run in each))
+            missed.add_metric((probe,), lost + untracked + self._skipped(probe, each))
         yield missed
+
+    def _skipped(self, probe: str, runs: Sequence[Runs]) -> int:
+        """Runs that the kernel left out. Of a return probe they are among the lost ones already."""
+        kinds = [program.kind for program in self._programs if program.probe == probe]
+        counted = (run for kind, run in zip(kinds, runs) if not kind.endswith("retprobe") or len(kinds) == 1)
+        return sum(run.recursion_misses for run in counted)
 
 
 def _run_families(runs: Mapping[str, Sequence[Runs]]) -> Iterator[Family]:

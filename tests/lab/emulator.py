@@ -28,6 +28,8 @@ _KERNEL_ARGUMENTS = (
     "panic=-1",
     # There is nobody to protect, and the mitigations cost an emulated processor much.
     "mitigations=off",
+    # Before 7.x, anon_write_hugetlbfs does not reserve what it wants, and is skipped without.
+    "hugepages=2",
 )
 
 

@@ -14,6 +14,9 @@ from typing import Literal
 from tests.lab.vm import VirtualMachine
 
 HugePages = Literal["always", "never"]
+Ended = Literal["passed", "failed", "skipped"]
+
+OUTPUT_BYTES = 2**16
 
 
 @dataclass(frozen=True)
@@ -21,10 +24,13 @@ class TestOutcome:
     """How one of the kernel's tests ended. A skipped test did not fail, but it did not do its work either."""
 
     name: str
-    passed: bool
-    skipped: bool
+    ended: Ended
     output: str
     seconds: float
+
+    @property
+    def passed(self) -> bool:
+        return self.ended == "passed"
 
 
 def transparent_hugepages(machine: VirtualMachine, mode: HugePages) -> None:
@@ -64,8 +70,9 @@ def list_hmm_tests(machine: VirtualMachine, benchmarks: bool = False) -> list[st
 
 def hmm_test(machine: VirtualMachine, name: str, timeout: float = 300.0) -> TestOutcome:
     """Runs one of the kernel's tests, for example `hmm.hmm_device_private.migrate`."""
-    result = machine.run(f"hmm-tests -r {name}", timeout=timeout, check=False)
-    output = result.stdout + result.stderr
-    skipped = re.search(r"^ok 1 .*# SKIP", output, re.MULTILINE) is not None
-    passed = result.status == 0 and not skipped and re.search(r"^ok 1 ", output, re.MULTILINE) is not None
-    return TestOutcome(name, passed, skipped, output, result.seconds)
+    # A part of the output, for where a test fails, 6.1's harness tears down and says so without end.
+    result = machine.run(f"hmm-tests -r {name} 2>&1 | head -c {OUTPUT_BYTES}", timeout=timeout)
+    ended: Ended = "failed"
+    if said := re.search(r"^ok 1 (.*# SKIP)?", result.stdout, re.MULTILINE):
+        ended = "skipped" if said[1] else "passed"
+    return TestOutcome(name, ended, result.stdout, result.seconds)

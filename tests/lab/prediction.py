@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the exporter must say about one of the kernel's tests: predictions.txt as metrics.
+"""What the exporter must say about one of the kernel's tests: predictions-KERNEL.txt as metrics.
 
 Written against the meaning of each metric, not with the exporter's code.
 """
@@ -12,34 +12,47 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.exposition import Labels, labels
+from tests.lab.recipe import chosen
 
-FILE = Path(__file__).with_name("predictions.txt")
+KERNEL = chosen().kernel
+FILE = Path(__file__).with_name(f"predictions-{KERNEL}.txt")
 PAGE = 4096
 CHUNK_PAGES = 65536
 CLASSES = ("prefetch", "fault_back", "evict")
 
 #: Faults on device memory that no CPU's access caused: device 0 faults on what device 1 holds.
 NESTED = frozenset({"hmm2.hmm2_device_private.double_map"})
-#: It fails by design without huge pages: it wants a huge page's allocation to fail.
-FAILS = {
-    ("hmm.hmm_device_private.migrate_anon_huge_err", "never"),
-    ("hmm.hmm_device_private.migrate_anon_huge_zero_err", "never"),
-}
-#: Needs CONFIG_GUP_TEST, which Debian's kernels do not have.
-SKIPS = frozenset({"hmm.hmm_device_private.hmm_gup_test"})
 #: A thread mirrors memory that another one unmaps: how far it gets is a matter of timing.
 RACES = frozenset({"hmm.hmm_device_private.anon_teardown"})
+
+#: What is in mm/ of 7.3 and in neither of the 6.x.
+_SINCE_7 = frozenset(
+    {
+        "do_huge_pmd_device_private",
+        "hmm_dma_map_pfn",
+        "hmm_dma_unmap_pfn",
+        "hmm_range_fault_unlocked_timeout",
+        "migrate_device_pfns",
+    }
+)
+#: The probes whose function a kernel does not have.
+ABSENT: dict[str, frozenset[str]] = {"6.1": _SINCE_7, "6.12": _SINCE_7, "7.3": frozenset()}
 
 Counts = Counter[Labels]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One line of predictions.txt."""
+    """One line of the file."""
 
     test: str
     huge_pages: str
     words: Mapping[str, str]
+
+    @property
+    def outcome(self) -> str:
+        """How the kernel's test itself ends."""
+        return self.words.get("outcome", "passed")
 
     def number(self, word: str) -> int:
         return int(self.words.get(word, 0))

@@ -33,9 +33,11 @@ def moved(samples: Samples, metric: str) -> Counter[Labels]:
 def test_all_probes_of_this_kernel_are_attached_as_told(exporter: GuestExporter) -> None:
     info = [dict(its) for its in exporter.scrape().named("hmm_exporter_probe_info")]
     allowed = {"fentry": {"fentry", "fexit"}, "kprobe": {"kprobe", "kretprobe"}}[exporter.attach] | {"tracepoint"}
-    assert len(info) == 19
-    assert {probe["state"] for probe in info} == {"attached"}
-    assert {probe["kind"] for probe in info} == allowed
+    present = [probe for probe in info if probe["state"] != "absent"]
+    assert {probe["probe"] for probe in info if probe not in present} == prediction.ABSENT[prediction.KERNEL]
+    assert {probe["state"] for probe in present} == {"attached"}
+    # fexit and kretprobe stand alone where a probe has no entry, which those of 6.x all have.
+    assert {exporter.attach, "tracepoint"} <= {probe["kind"] for probe in present} <= allowed
 
 
 def test_no_test_of_the_kernel_is_left_out(machine: VirtualMachine) -> None:
@@ -52,7 +54,7 @@ def test_figures_are_the_predicted_ones(exporter: GuestExporter, machine: Virtua
     after = exporter.scrape()
     since = after.since(before)
 
-    assert outcome.passed == ((of.test, of.huge_pages) not in prediction.FAILS and of.test not in prediction.SKIPS)
+    assert outcome.ended == of.outcome, outcome.output
     if of.test in prediction.RACES:
         assert {dict(its)["errno"] for its in moved(since, "hmm_range_fault_failures_total")} <= {"EFAULT", "EBUSY"}
         check_books(after, since)

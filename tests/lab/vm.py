@@ -23,9 +23,11 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.lab.agent import AgentError, AgentGoneError, Exit, GuestAgent
+from tests.lab.builder import ImageError
 from tests.lab.command import CommandError, GuestProcess, Result, pause
 from tests.lab.emulator import GUEST_PORT, Emulator, VirtualMachineError
-from tests.lab.image import Image, ImageError, ensure_image
+from tests.lab.image import Image, ensure_image
+from tests.lab.recipe import RecipeError
 
 #: What a checkout may hold and no guest needs.
 IGNORED_NAMES = frozenset(
@@ -237,7 +239,7 @@ def main() -> int:
             if options.push:
                 machine.push(options.push, f"/tmp/{options.push.resolve().name}")
             result = machine.run(options.command, timeout=options.timeout, check=False)
-    except (CommandError, ImageError, VirtualMachineError) as error:
+    except (CommandError, ImageError, RecipeError, VirtualMachineError) as error:
         print(f"vm.py: {error}", file=sys.stderr)
         return 1
     print(result.stdout, end="", flush=True)

@@ -1,12 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Runs in the build root: makes test_hmm.ko and a static hmm-tests out of Debian's linux-source of the very kernel that
-# will boot (or, in the hours between two uploads to the archive, of the next patch release).
-# Usage: workload.sh KERNEL-RELEASE SOURCE-VERSION, for example 7.3.4+deb13-cloud-amd64 7.3
+# Runs in the root that compiles: makes test_hmm.ko for Debian's own kernel, out of Debian's linux-source of the very
+# kernel that will boot (or, in the hours between two uploads to the archive, of the next patch release).
+# Usage: module.sh KERNEL-RELEASE SERIES, for example 7.3.4+deb13-cloud-amd64 7.3
 set -eu
 release=$1
 source=linux-source-$2
-mkdir -p /build/module
+modules=/build/installed/usr/lib/modules/$release
+mkdir -p /build/module "$modules/updates"
 cd /build
 
 # Only what is needed: the whole tree would take minutes to unpack.
@@ -22,9 +23,4 @@ sh scripts/extract-vmlinux "/lib/modules/$release/vmlinuz" >"$headers/vmlinux"
 cp lib/test_hmm.c lib/test_hmm_uapi.h module/
 echo 'obj-m := test_hmm.o' >module/Makefile
 make -C "$headers" M=/build/module modules
-strip --strip-debug module/test_hmm.ko
-
-cd tools/testing/selftests/mm
-gcc -O2 -static -D_GNU_SOURCE= -DPAGE_SIZE=4096 -I.. -I. -I/build -I/build/tools/include \
-    -o /build/hmm-tests hmm-tests.c vm_util.c hugepage_settings.c -lpthread
-strip /build/hmm-tests
+strip --strip-debug -o "$modules/updates/test_hmm.ko" module/test_hmm.ko
