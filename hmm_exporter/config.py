@@ -179,13 +179,13 @@ class Maps:
     """Capacities of BPF maps, in entries."""
 
     # One entry for each thread inside a migration at one moment; all are preallocated, at about
-    # 240 bytes: 1,048,576 are 240 MiB, for a machine with that many threads at it.
+    # 600 bytes: 1,048,576 are 600 MiB, for a machine with that many threads at it.
     threads: int = field(default=8192, metadata=_rule("threads inside a migration at a time", low=64, high=1048576))
-    # About 4 KiB each, because most slots stay empty: 4096 are 17 MiB.
-    # Of 2 MiB each: as many as 128 GiB on devices have. One takes some 150 bytes.
+    # Of 2 MiB each: as many as 128 GiB on devices have. One takes some 180 bytes, in two maps.
     arrivals: int = field(
         default=65536, metadata=_rule("regions on devices whose arrival is remembered", low=1024, high=4194304)
     )
+    # About 4 KiB each, because most slots stay empty: 4096 are 17 MiB.
     stacks: int = field(default=1024, metadata=_rule("kernel stacks that met EBUSY", low=16, high=4096))
     failures: int = field(default=1024, metadata=_rule("label sets of failures, with errno", low=64, high=65536))
 

@@ -52,9 +52,10 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert (config.log.level, config.log.format) == ("info", "logfmt")
     assert (config.filter.tgids, config.filter.comms, config.probes.exclude) == ((), (), ())
     assert dataclasses.astuple(config.limits) == (16, 16, 64, 20, 10000, 3600.0)
-    assert dataclasses.astuple(config.maps) == (8192, 1024, 1024)
+    assert dataclasses.astuple(config.maps) == (8192, 65536, 1024, 1024)
     assert config.histograms.migration_phases is False
     assert (config.loader.python, config.loader.timeout) == ("/usr/bin/python3", 60.0)
+    assert config.thrash_window == 10.0
     assert config.simulator is None
 
 
@@ -153,7 +154,7 @@ def test_an_error_says_the_file_the_line_the_key_the_value_and_what_is_allowed(
     assert complaint(path) == ("config.yaml:7: limits.processes: -3 is not allowed: a whole number from 1 to 4096")
 
 
-ROOT = "web, log, filter, probes, limits, maps, histograms, loader, simulator"
+ROOT = "web, log, filter, probes, limits, maps, histograms, loader, thrash_window, simulator"
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ ROOT = "web, log, filter, probes, limits, maps, histograms, loader, simulator"
         ("<<: {web: }", f"1: <<: unknown key: one of {ROOT}"),
         (
             "maps:\n  thread: 64",
-            "2: maps.thread: unknown key (did you mean threads?): one of threads, stacks, failures",
+            "2: maps.thread: unknown key (did you mean threads?): one of threads, arrivals, stacks, failures",
         ),
         (
             "probes: {groups: {per_pages: true}}",
