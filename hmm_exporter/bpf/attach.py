@@ -170,13 +170,17 @@ def _attach_build(
         _load_resource_walk(kernel, code[resource_walk.PROGRAM], value_bytes, attachments)
     attachments.learn_devices(kernel.page_size)
     attacher = _Attacher(kernel, build, pmu, plan.groups, code)
+    failed: set[str] = set()
     # From the last function of a call to the first: nothing is begun whose end is not watched.
     for target in reversed(possible):
+        probe = _PROBES[target.probe]
         try:
-            kind = attacher.attach(target, attachments)
-            yield Outcome(_PROBES[target.probe], target.function, ATTACHED, kind)
+            if probe.requires in failed:
+                raise NotAttached(ERROR, f"needs {probe.requires}")
+            yield Outcome(probe, target.function, ATTACHED, attacher.attach(target, attachments))
         except NotAttached as refusal:
-            yield Outcome(_PROBES[target.probe], target.function, refusal.state, reason=f"{build}: {refusal.reason}")
+            failed.add(probe.name)
+            yield Outcome(probe, target.function, refusal.state, reason=f"{build}: {refusal.reason}")
 
 
 def _load_resource_walk(kernel: Kernel, code: Code, value_bytes: int, attachments: Attachments) -> None:

@@ -159,6 +159,8 @@ def _defines(plan: Plan) -> Iterator[str]:
     yield define("SECONDS_SHIFT", values.Size.seconds.shift)
     yield define("PTE_ORDERS", values.PTE_ORDERS)
     yield define("PAGE_SIZE", f"{plan.page_size}ULL")
+    # What one entry of a page table's second level maps: 2 MiB, and 512 MiB where pages have 64 KiB.
+    yield define("REGION_SHIFT", 2 * plan.page_size.bit_length() - 5)
     yield define("PAGE_MASK", f"(~({plan.page_size}ULL - 1))")
     yield from (define("MIGRATION_PHASES", 1) for _ in range(plan.migration_phases))
     yield from _filter(plan)

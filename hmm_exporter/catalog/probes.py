@@ -82,6 +82,7 @@ PROBES = (
         "6.1 and newer (fault_page)",
         entry=True,
         exit=True,
+        requires="migrate_vma_finalize",  # or all that begins would end as abandoned
         fields=_MIGRATION,
         enumerators=_SELECT,
     ),

@@ -20,7 +20,6 @@
 
 #define BLOCK 16 /* entries: the two arrays of a block are half of what the stack holds */
 #define MOST_ENTRIES (1U << 18) /* 1 GiB of 4 KiB pages; what lies behind is booked as not_read */
-#define REGION_SHIFT 21
 
 /* What the arrays say, in pages. Lies in the thread's row, since the stack is taken by a block. */
 struct walk {
