@@ -293,6 +293,8 @@ def _load(kind: int, code: Code, name: str, attach_type: int, btf_id: int, btf_f
     except OSError as refused:
         if refused.errno in (errno.EPERM, errno.ENOTSUP, _ENOTSUPP):
             raise _not_attached(refused, "load") from None
+        if refused.errno == errno.E2BIG:  # BPF_COMPLEXITY_LIMIT_INSNS; its log would be of many megabytes
+            raise NotAttached(ERROR, "too complex for this kernel's verifier (a million instructions)") from None
     # Once more with the verifier's log, which costs its size and is only wanted now.
     try:
         return syscall.prog_load(*arguments, _LOG_BYTES, functions(code), btf_fd)[0]

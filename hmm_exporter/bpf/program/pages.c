@@ -54,6 +54,9 @@ struct walk {
 /* Whether the frame is behind the RAM, for valid entries. Without a branch: asked for each entry. */
 #define ON_DEVICE(walk, entry) (((walk)->ram_end - 1 - PFN_OF(entry)) >> 63 & VALID_OF(entry))
 
+/* 1 or 0, of a page frame number. */
+#define IS_ZERO(pfn) (((pfn) - 1) >> 63)
+
 /* `address` is that of the block's first page; no block crosses a region. */
 INLINE void follow_region(struct walk *walk, u64 address, u64 to_device, u64 back)
 {
@@ -76,12 +79,15 @@ INLINE void follow_region(struct walk *walk, u64 address, u64 to_device, u64 bac
 	walk->region = region;
 }
 
-/* Adds `count` entries, a constant; returns the pages moved by direction, packed. */
+/*
+ * Adds `count` entries, a constant. Without branches: each would double what the verifier follows,
+ * up to its limit of a million instructions (seen on 7.3). Nor unrolled, which takes too much stack.
+ */
 INLINE void add_entries(struct walk *walk, u64 *src, u64 *dst, int count, u64 address)
 {
 	u64 selected = 0, collected = 0, zero_filled = 0, refused = 0, moved = 0, moved_huge = 0;
+	u64 src_pfn = walk->src_pfn, dst_pfn = walk->dst_pfn;
 
-	/* Unrolled, it would take more stack than there is. */
 #pragma nounroll
 	for (int i = 0; i < count; i++) {
 		u64 from = src[i], to = dst[i];
@@ -97,11 +103,11 @@ INLINE void add_entries(struct walk *walk, u64 *src, u64 *dst, int count, u64 ad
 		refused += VALID_OF(to) * pages - arrives;
 		moved += PACKED(copied, direction);
 		moved_huge += PACKED(copied * COMPOUND_OF(from), direction);
-		if (from_device && !walk->src_pfn)
-			walk->src_pfn = PFN_OF(from);
-		if (to_device && !walk->dst_pfn)
-			walk->dst_pfn = PFN_OF(to);
+		src_pfn += IS_ZERO(src_pfn) * from_device * PFN_OF(from);
+		dst_pfn += IS_ZERO(dst_pfn) * to_device * PFN_OF(to);
 	}
+	walk->src_pfn = src_pfn;
+	walk->dst_pfn = dst_pfn;
 	walk->selected += selected;
 	walk->collected += collected;
 	walk->zero_filled += zero_filled;
