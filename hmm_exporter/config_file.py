@@ -55,6 +55,24 @@ def load(path: str | os.PathLike[str]) -> Config:
     return _Reader(name).read(text)
 
 
+class _Tag(Exception):
+    """A line, and the tag in it that is not allowed."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses tags: they could only say otherwise than the value does, and !!python/... wants to run something."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        tag = getattr(event, "tag", None)
+        if tag:
+            shown = one_line(tag.replace("tag:yaml.org,2002:", "!!", 1))
+            raise _Tag(
+                f"{event.start_mark.line + 1}: tag {shown} is not allowed: values without a tag, in quotes if text"
+            )
+        return super().compose_node(parent, index)
+
+
 class _Reader:
     """Reads one file's tree of nodes: nodes, not values, because they know their lines.
 
@@ -66,7 +84,9 @@ class _Reader:
 
     def read(self, text: str) -> Config:
         try:
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
+            root = yaml.compose(text, Loader=_Loader)
+        except _Tag as error:
+            raise ConfigError(f"{self.name}:{error}") from None
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
             code = f"U+{ord(text[error.position]):04X}"

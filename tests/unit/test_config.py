@@ -272,6 +272,19 @@ ROOT = "web, log, filter, probes, limits, maps, histograms, loader, thrash_windo
             "3:1: not YAML: while scanning a quoted scalar from line 1 on, found unexpected end of stream",
         ),
         ("web: {a: \x07}", "1: not YAML: character U+0007"),
+        # Tags.
+        *(
+            (text, f"{line}: tag {tag} is not allowed: values without a tag, in quotes if text")
+            for text, line, tag in (
+                ("\nweb: !!python/object:os.system {telemetry_path: /m}", 2, "!!python/object:os.system"),
+                ("filter:\n  comms: !!python/tuple [a]", 2, "!!python/tuple"),
+                ("log: {level: !!python/name:os.system info}", 1, "!!python/name:os.system"),
+                ("!!python/object/apply:os.system web: {}", 1, "!!python/object/apply:os.system"),
+                ("limits: !!null {owners: 1}", 1, "!!null"),
+                ("limits: !mine {owners: 1}", 1, "!mine"),
+                ("nothing: [known, [to: {nobody: !deep 1}]]", 1, "!deep"),
+            )
+        ),
     ],
 )
 def test_a_mistake_is_told_in_one_line(write: Write, text: str, said: str) -> None:
