@@ -116,6 +116,8 @@ def _now(status: Status, probes: list[ProbeRow]) -> str:
     said = [status.reason, "probes: " + ", ".join(parts) if parts else ""]
     if not status.ready:
         colour, word = "warn", "Not ready"
+    elif not states["attached"]:
+        colour, word = "bad", "Nothing attached"
     elif any(_COLOURS.get(state) == "bad" for state in states):
         colour, word = "warn", "Ready, in part"
     else:

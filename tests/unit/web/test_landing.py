@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -96,3 +97,33 @@ def test_the_policy_allows_the_style_that_the_landing_page_has(web: Fixture) -> 
     style = body.split(b"<style>")[1].split(b"</style>")[0]
     digest = base64.b64encode(hashlib.sha256(style).digest()).decode()
     assert f"style-src 'sha256-{digest}'" in headers["Content-Security-Policy"]
+
+
+def state_of(web: Fixture) -> tuple[str, str]:
+    """Colour and word of the state's line."""
+    found = re.search(rb'<p class="now (\w+)"><b>([^<]*)</b>', web.ask("/")[2])
+    assert found
+    return found[1].decode(), found[2].decode()
+
+
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        (("attached", "absent", "disabled"), ("good", "Ready")),
+        (("attached", "denied"), ("warn", "Ready, in part")),
+        (("denied", "error"), ("bad", "Nothing attached")),
+        # Nobody is to blame, and yet there will be no figures.
+        (("absent", "disabled"), ("bad", "Nothing attached")),
+    ],
+)
+def test_the_worse_its_state_is_the_more_alarming_is_the_landing_page(
+    web: Fixture, states: tuple[str, ...], said: tuple[str, str]
+) -> None:
+    web.state.probes = [ProbeRow(state, state, "none", state, "whatever") for state in states]
+    assert state_of(web) == said
+
+
+def test_nothing_attached_is_as_alarming_as_a_probe_that_failed(web: Fixture) -> None:
+    web.state.probes = [ProbeRow("x", "x", "none", "error", "EPERM")]
+    colour, _ = state_of(web)
+    assert f'<span class="state {colour}">error</span>' in web.ask("/")[2].decode()
