@@ -317,8 +317,9 @@ def test_check_tries_every_group_and_leaves_out_what_is_excluded(
     config = Config(probes=Probes(exclude=("hmm_range_fault",), groups=off), filter=Filter(tgids=(1,)))
     check(config, strict=False)
     out = capsys.readouterr().out
-    assert out.count("attached") == len(PROBES) - 1
+    assert out.count("attached") == len(PROBES) - 2
     assert "disabled  named in probes.exclude" in out
+    assert "disabled  needs hmm_range_fault: named in probes.exclude" in out
     assert machine.configs[0].filter == config.filter
 
 

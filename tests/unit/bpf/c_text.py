@@ -67,11 +67,13 @@ def _holds(word: str, rest: str, source: Source) -> bool:
         return (rest in source.defined) == (word == "ifdef")
     defined = re.sub(r"defined\s*\(?(\w+)\)?", lambda name: str(int(name[1] in source.defined)), rest)
     value = re.sub(r"[A-Za-z_]\w*", lambda name: source.macros.get(name[0], "0"), defined)
+    value = re.sub(r"\b(0x[0-9a-f]+|[0-9]+)[UL]+\b", r"\1", value)
     return bool(eval(value.replace("||", " or ").replace("&&", " and ").replace("!", " not ")))
 
 
-def structs(code: str) -> dict[str, type[ctypes.Structure]]:
+def structs(source: Source) -> dict[str, type[ctypes.Structure]]:
     """Every ``struct name { ... };``, laid out as a compiler would; also those inside others."""
+    code = re.sub(r"\[([A-Z]\w*)\]", lambda length: f"[{source.macros[length[1]]}]", source.code)
     found: dict[str, type[ctypes.Structure]] = {}
     for definition in re.finditer(r"^struct (\w+) \{", code, re.MULTILINE):
         _struct(definition[1], code, definition.end(), found)
@@ -94,9 +96,9 @@ def _struct(
             return made, at
         if not match[2]:
             inner, at = _struct(f"{name}.", code, at, found)
-            end = re.compile(r"\s*(\w+);").match(code, at)
+            end = re.compile(r"\s*(\w+)(?:\[(\w+)\])?;").match(code, at)
             assert end
-            fields.append((end[1], inner))
+            fields.append((end[1], inner * int(end[2]) if end[2] else inner))
             at = end.end()
             continue
         kind = _SCALARS.get(match[2]) or found[match[2]]

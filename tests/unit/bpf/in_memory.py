@@ -28,9 +28,9 @@ from hmm_exporter.config import Limits, Maps
 from tests.unit.bpf import c_text, kernels
 
 STACK_BYTES = 32 * 8
-"""127 frames, the most that the kernel keeps of a stack."""
+"""As deep as the daemon has the kernel keep a stack."""
 
-_FORMATS = {"u64": "Q", "comm": "16s", "u32": "I", "u16": "H", "u8": "B"}
+_FORMATS = {"u64": "Q", "comm": "24s", "u32": "I", "u16": "H", "u8": "B"}
 _TASK_THREAD_WORDS = 2
 
 
@@ -39,7 +39,7 @@ def c_structs(shards: int) -> Mapping[str, type[ctypes.Structure]]:
     """The structs in the text of all programs, laid out as a compiler would."""
     plan, _ = choose(kernels.kernel(possible_cpus=32 * shards), kernels.config(phases=True))
     assert plan.shards == shards
-    return c_text.structs(c_text.preprocess(text(plan, "fentry")).code)
+    return c_text.structs(c_text.preprocess(text(plan, "fentry")))
 
 
 @functools.lru_cache
@@ -159,6 +159,15 @@ class Bpf:
 
     def leave(self, thread: int) -> None:
         del self.maps["thread_map"].rows[struct.pack("<I", thread)]
+
+    def arrive(self, mm: int, region: int, since: int) -> None:
+        """Pages of a region of an address space arrive on a device."""
+        for name in ("arrival_map", "resident_map"):
+            self._update(self.maps[name], struct.pack("<QQ", mm, region), struct.pack("<Q", since), syscall.BPF_ANY)
+
+    def come_back(self, mm: int, region: int) -> None:
+        """A CPU fault brings some of them back: how long they stayed is known now."""
+        del self.maps["resident_map"].rows[struct.pack("<QQ", mm, region)]
 
     def keep_stack(self, number: int, *frames: int) -> None:
         """A kernel stack, innermost return address first."""

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The daemon's side of the maps, over maps in memory: sizes, overflow rows, reading, removal, refusals."""
+"""The daemon's side of the tables, over maps in memory: sizes, overflow rows, reading, removal, refusals.
+
+The maps that are no tables are test_other_maps.py's.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ from hmm_exporter.bpf.source import row_words
 from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.tables import ROW_TABLES, TABLES, Kind, Table
 from hmm_exporter.catalog.values import (
+    DEVICE_NONE,
     OTHER_COMM,
+    OTHER_DEVICE,
     OTHER_ERRNO,
     OTHER_POINTER,
     OTHER_STACK,
@@ -53,26 +58,31 @@ def test_there_is_a_shard_for_32_cpus_and_a_power_of_two_of_them_up_to_eight(cpu
 
 
 # Rows at the default limits: 16 owners and 16 drivers with NULL and `other`, 64 processes with
-# `other`, and as many overflow rows as there are combinations of known values.
+# `other`, and as many overflow rows as there are combinations of known values. Of an owner's
+# devices four have room on the average; an array has 64, none and the unknown one.
 DEFAULT_CAPACITY = {
     "owner": 18,
     "driver": 18,
-    "migration": 18 * 4 * 4,
+    "migration": 18 * 4 * 4 * 4,
+    "migration_histogram": 18 * 4,
     "migration_phase": 4 * 5,
-    "device_range": 2,
+    "device_range": 2 * 66,
+    "device": 66,
     "range_fault": 18 * 2 * 4,
+    "range_attempt": 18,
     "ebusy": 1024 + 2,
     "interval_notifier": 18,
     "failure": 1024 + 6 * 4 * 4,
     "invalidation": 2,
     "migration_pte": 2 * 12 * 2,
+    "migration_pmd": 2 * 2,
     "event": 8,
     "process": 65,
     "process_migration": 65 * 18 * 4,
     "process_failure": 65 * 16 + 6 * 4,
-    "loss": 2,
-    "probe_call": 19,
-    "overflow": 15,
+    "loss": 4,
+    "probe_call": 24,
+    "overflow": 19,
 }
 
 
@@ -87,11 +97,19 @@ def test_every_table_has_this_capacity_at_the_default_limits() -> None:
 def test_every_label_set_of_admitted_owners_drivers_and_processes_has_room(limits: Limits, maps: Maps) -> None:
     # NULL and `other` beside the admitted ones; every process has a name.
     admitted = {"owner": limits.owners + 2, "ops": limits.drivers + 2, "comm": limits.processes + 1}
-    for table in (tables.MIGRATION, tables.RANGE_FAULT, tables.INTERVAL_NOTIFIER, tables.PROCESS_MIGRATION):
+    for table in (
+        tables.MIGRATION_HISTOGRAM,
+        tables.RANGE_FAULT,
+        tables.RANGE_ATTEMPT,
+        tables.INTERVAL_NOTIFIER,
+        tables.PROCESS_MIGRATION,
+    ):
         needed = 1
         for key in table.keys:
             needed *= key.values or admitted[key.name]
         assert capacity(table, limits, maps) == needed
+    # On several devices at a time, as a rule, no owner does all that it can do.
+    assert capacity(tables.MIGRATION, limits, maps) == 4 * 4 * 4 * admitted["owner"]
     for table in HASHES:
         assert capacity(table, limits, maps) > overflow_rows(table)
 
@@ -103,7 +121,9 @@ def test_every_label_set_of_admitted_owners_drivers_and_processes_has_room(limit
         (tables.PROCESS, {(OTHER_COMM,)}),
         (tables.EBUSY, {(OTHER_POINTER, OTHER_STACK, 0), (OTHER_POINTER, OTHER_STACK, 1)}),
         (tables.PROCESS_MIGRATION, {(OTHER_COMM, OTHER_POINTER, each) for each in range(4)}),
-        (tables.MIGRATION, {(OTHER_POINTER, each, trigger) for each in Class for trigger in Trigger}),
+        (tables.MIGRATION, {(OTHER_POINTER, each, trigger, OTHER_DEVICE) for each in Class for trigger in Trigger}),
+        (tables.MIGRATION_HISTOGRAM, {(OTHER_POINTER, each) for each in Class}),
+        (tables.RANGE_ATTEMPT, {(OTHER_POINTER,)}),
         (tables.RANGE_FAULT, {(OTHER_POINTER, each, intent) for each in RangeFunction for intent in Intent}),
         (
             tables.FAILURE,
@@ -130,6 +150,7 @@ def test_all_maps_of_a_256_cpu_node_take_less_than_32_mib_of_kernel_memory() -> 
         key = layouts(shards)[f"{table.name}_map"].key_bytes if table.kind is Kind.HASH else -64
         total += capacity(table, Limits(), Maps()) * (64 + key + 8 * row_words(table, shards))
     total += Maps().threads * (64 + 8 + layouts(shards)["thread_map"].value_bytes)
+    total += 2 * Maps().arrivals * (48 + 16 + 16 + 8)
     total += 16 * 1024 * (24 + STACK_BYTES)
     assert total < 32 << 20
 
@@ -217,12 +238,14 @@ def test_a_table_of_many_rows_is_read_whole_and_each_row_once() -> None:
     ("table", "key"),
     [
         (tables.OWNER, (OWNER,)),
-        (tables.MIGRATION, (OWNER, Class.evict, Trigger.kthread)),
+        (tables.MIGRATION, (OWNER, Class.evict, Trigger.kthread, 63)),
+        (tables.MIGRATION_HISTOGRAM, (OWNER, Class.evict)),
+        (tables.RANGE_ATTEMPT, (OPS,)),
         (tables.EBUSY, (OPS, 77, RangeFunction.hmm_range_fault_unlocked_timeout)),
         (tables.FAILURE, (OPS, 16, Failure.range_fault, 0, 0)),
-        (tables.PROCESS, (b"python3".ljust(16, b"\0"),)),
-        (tables.PROCESS_MIGRATION, (b"python3".ljust(16, b"\0"), OWNER, Class.prefetch)),
-        (tables.PROCESS_FAILURE, (b"\xc3\xa9".ljust(16, b"\0"), 22, Failure.migration, Class.fault_back)),
+        (tables.PROCESS, (b"python3".ljust(24, b"\0"),)),
+        (tables.PROCESS_MIGRATION, (b"python3".ljust(24, b"\0"), OWNER, Class.prefetch)),
+        (tables.PROCESS_FAILURE, (b"\xc3\xa9".ljust(24, b"\0"), 22, Failure.migration, Class.fault_back)),
     ],
     ids=lambda value: value.name if isinstance(value, Table) else "",
 )
@@ -233,10 +256,10 @@ def test_a_key_that_a_program_writes_is_read_field_by_field(table: Table, key: K
 
 
 def test_a_removed_row_is_given_back_summed_and_is_gone() -> None:
-    key = (OWNER, Class.evict, Trigger.kthread)
+    key = (OWNER, Class.evict, Trigger.kthread, DEVICE_NONE)
     with map_set(shards=8) as (bpf, maps):
         for shard in range(8):
-            bpf.book(tables.MIGRATION, key, shard, started=1 + shard, duration=[0] * 25 + [1])
+            bpf.book(tables.MIGRATION, key, shard, started=1 + shard, moved_huge_bytes=[0, 0, 0, 1])
         removed = maps.remove(tables.MIGRATION, key)
         assert removed
         assert (removed.key, removed.words[0], removed.words[-1], sum(removed.words)) == (key, 36, 8, 44)
@@ -265,40 +288,40 @@ def test_a_row_that_is_put_back_reads_as_before(table: Table, shards: int, data:
 
 def test_a_row_that_came_back_by_itself_keeps_what_it_counted_and_gets_the_rest() -> None:
     with map_set(shards=2) as (bpf, maps):
-        bpf.book(tables.PROCESS, (b"a" * 16,), range_faults=5)
-        removed = maps.remove(tables.PROCESS, (b"a" * 16,))
-        bpf.book(tables.PROCESS, (b"a" * 16,), shard=1, range_faults=1)
+        bpf.book(tables.PROCESS, (b"a" * 24,), range_faults=5)
+        removed = maps.remove(tables.PROCESS, (b"a" * 24,))
+        bpf.book(tables.PROCESS, (b"a" * 24,), shard=1, range_faults=1)
         assert removed
         maps.put_back(tables.PROCESS, removed)
-        assert [row.words[1] for row in maps.read(tables.PROCESS) if row.key == (b"a" * 16,)] == [6]
+        assert [row.words[1] for row in maps.read(tables.PROCESS) if row.key == (b"a" * 24,)] == [6]
 
 
 def test_a_row_without_a_place_to_be_put_back_to_is_handed_back() -> None:
     with map_set(Limits(processes=1)) as (bpf, maps):
-        bpf.book(tables.PROCESS, (b"a" * 16,), range_faults=5)
-        removed = maps.remove(tables.PROCESS, (b"a" * 16,))
-        bpf.book(tables.PROCESS, (b"b" * 16,), range_faults=1)
+        bpf.book(tables.PROCESS, (b"a" * 24,), range_faults=5)
+        removed = maps.remove(tables.PROCESS, (b"a" * 24,))
+        bpf.book(tables.PROCESS, (b"b" * 24,), range_faults=1)
         assert removed
         assert maps.put_back(tables.PROCESS, removed) == removed
-        assert {row.key[0] for row in maps.read(tables.PROCESS)} == {b"b" * 16, OTHER_COMM}
+        assert {row.key[0] for row in maps.read(tables.PROCESS)} == {b"b" * 24, OTHER_COMM}
 
 
 def test_a_row_that_comes_back_faster_than_it_is_put_back_loses_nothing() -> None:
     """Some attempts, and then whoever asked has all that was not left in the map."""
     with map_set() as (bpf, maps):
-        bpf.book(tables.PROCESS, (b"a" * 16,), range_faults=5)
-        removed = maps.remove(tables.PROCESS, (b"a" * 16,))
+        bpf.book(tables.PROCESS, (b"a" * 24,), range_faults=5)
+        removed = maps.remove(tables.PROCESS, (b"a" * 24,))
         events = []
 
         def count(name: str, key: bytes) -> None:
-            bpf.book(tables.PROCESS, (b"a" * 16,), range_faults=1)
+            bpf.book(tables.PROCESS, (b"a" * 24,), range_faults=1)
             events.append(1)
 
         count("", b"")
         bpf.after_removal = count
         assert removed
         handed_back = maps.put_back(tables.PROCESS, removed)
-        left = [row.words[1] for row in maps.read(tables.PROCESS) if row.key == (b"a" * 16,)]
+        left = [row.words[1] for row in maps.read(tables.PROCESS) if row.key == (b"a" * 24,)]
         assert handed_back
         assert handed_back.words[1] + sum(left) == 5 + len(events)
 
@@ -353,7 +376,7 @@ def test_maps_that_cannot_be_made_end_the_start_with_the_remedy_and_leave_nothin
 def test_closing_gives_every_descriptor_back_and_may_be_done_twice() -> None:
     before = os.listdir("/proc/self/fd")
     with map_set() as (_, maps):
-        assert len(os.listdir("/proc/self/fd")) == len(before) + len(TABLES) + 4
+        assert len(os.listdir("/proc/self/fd")) == len(before) + len(TABLES) + 7
         maps.close()
     assert os.listdir("/proc/self/fd") == before
 
@@ -366,7 +389,7 @@ def test_a_compiler_that_lays_a_table_out_otherwise_is_not_believed() -> None:
 
 def test_every_row_table_is_read_in_this_order_so_that_the_overflow_counts_fit() -> None:
     # The index in OVERFLOW is a table's place here: the programs are generated with it.
-    assert [table.name for table in ROW_TABLES][:4] == ["owner", "driver", "migration", "migration_phase"]
+    assert [table.name for table in ROW_TABLES][:4] == ["owner", "driver", "migration", "migration_histogram"]
     assert tables.OVERFLOW.rows == len(ROW_TABLES)
 
 
@@ -374,7 +397,7 @@ def test_the_stand_in_for_the_kernel_packs_keys_as_the_programs_structs_do() -> 
     # A check of the tests themselves: in_memory writes what the compiler would.
     for table in HASHES:
         values: Sequence[int | bytes] = [
-            b"0123456789abcdef" if key.c_type == "comm" else at + 1 for at, key in enumerate(table.keys)
+            b"0123456789abcdef" + bytes(8) if key.c_type == "comm" else at + 1 for at, key in enumerate(table.keys)
         ]
         packed = in_memory.pack_key(table, tuple(values))
         laid_out = in_memory.c_structs(1)[f"{table.name}_key"].from_buffer_copy(packed)

@@ -14,17 +14,26 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from hmm_exporter.bpf.maps import KeyValues, MapSet, Row
 from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.tables import Kind, Table
-from hmm_exporter.catalog.values import OTHER_COMM, OTHER_POINTER, Class, Failure, Loss, Trigger
+from hmm_exporter.catalog.values import (
+    DEVICE_NONE,
+    OTHER_COMM,
+    OTHER_DEVICE,
+    OTHER_POINTER,
+    Class,
+    Failure,
+    Loss,
+    Trigger,
+)
 from hmm_exporter.config import Limits, Maps
 from hmm_exporter.metrics.books import IN_MIGRATION, Totals, balanced, totals
-from hmm_exporter.metrics.idle import THREAD_SECONDS, Idle, dimensions
+from hmm_exporter.metrics.idle import ARRIVAL_SECONDS, THREAD_SECONDS, Idle, dimensions
 from tests.unit.bpf.in_memory import Bpf, map_set, pack_key
 
 TTL = 100.0
 OWNER, SECOND = 0xFFFF888104A30000, 0xFFFF888104A31000
 OPS = 0xFFFFFFFFC0110000
-COMM = b"python3".ljust(16, b"\0")
-MIGRATION_KEY = (OWNER, Class.evict, Trigger.kthread)
+COMM = b"python3".ljust(24, b"\0")
+MIGRATION_KEY = (OWNER, Class.evict, Trigger.kthread, DEVICE_NONE)
 FAILURE_KEY = (OWNER, 22, Failure.migration, Class.evict, Trigger.kthread)
 
 
@@ -58,6 +67,7 @@ class World:
     def owner_with_rows(self, owner: int = OWNER) -> None:
         self.bpf.book(tables.OWNER, (owner,), stack=5)
         self.bpf.book(tables.MIGRATION, (owner, *MIGRATION_KEY[1:]), started=3, empty=1, completed=1)
+        self.bpf.book(tables.MIGRATION_HISTOGRAM, (owner, Class.evict), duration_ns=1000, duration=[1])
         self.bpf.book(tables.FAILURE, (owner, *FAILURE_KEY[1:]), calls=1)
 
 
@@ -75,8 +85,8 @@ def test_an_owner_a_driver_and_a_process_have_these_tables_with_rows_of_theirs()
         each.admission.name: [(table.name, at) for table, at in each.followers + each.shared] for each in dimensions()
     }
     assert found == {
-        "owner": [("migration", 0), ("process_migration", 1), ("failure", 0)],
-        "driver": [("range_fault", 0), ("ebusy", 0), ("interval_notifier", 0), ("failure", 0)],
+        "owner": [("migration", 0), ("migration_histogram", 0), ("process_migration", 1), ("failure", 0)],
+        "driver": [("range_fault", 0), ("range_attempt", 0), ("ebusy", 0), ("interval_notifier", 0), ("failure", 0)],
         "process": [("process_migration", 0), ("process_failure", 0)],
     }
     assert {table.name for each in dimensions() for table, _ in each.shared} == {"failure"}
@@ -86,7 +96,7 @@ def test_an_owner_goes_with_all_its_rows_at_the_ttl_and_not_before(world: World)
     world.owner_with_rows()
     world.bpf.book(tables.PROCESS_MIGRATION, (COMM, OWNER, Class.evict), started=3)
     before = world.keys(*ALL)
-    assert len(before) == 4
+    assert len(before) == 5
     assert world.sweep() == {}
     assert world.after(TTL - 0.1) == {}
     assert world.keys(*ALL) == before
@@ -97,6 +107,7 @@ def test_an_owner_goes_with_all_its_rows_at_the_ttl_and_not_before(world: World)
 def test_a_driver_goes_with_all_its_rows(world: World) -> None:
     world.bpf.book(tables.DRIVER, (OPS,))
     world.bpf.book(tables.RANGE_FAULT, (OPS, 0, 0), calls=2)
+    world.bpf.book(tables.RANGE_ATTEMPT, (OPS,), attempts=2)
     world.bpf.book(tables.EBUSY, (OPS, 7, 0), calls=1)
     world.bpf.book(tables.INTERVAL_NOTIFIER, (OPS,), inserts=1)
     world.bpf.book(tables.FAILURE, (OPS, 16, Failure.range_fault, 0, 0), calls=1)
@@ -118,11 +129,13 @@ def test_a_process_goes_with_all_its_rows(world: World) -> None:
     ("table", "key", "column"),
     [
         (tables.MIGRATION, MIGRATION_KEY, "completed"),
-        (tables.MIGRATION, (OWNER, Class.prefetch, Trigger.syscall), "started"),
+        (tables.MIGRATION, (OWNER, Class.prefetch, Trigger.syscall, 0), "started"),
+        (tables.MIGRATION, MIGRATION_KEY, "moved_bytes"),
+        (tables.MIGRATION_HISTOGRAM, (OWNER, Class.evict), "duration"),
         (tables.PROCESS_MIGRATION, (COMM, OWNER, Class.evict), "started"),
         (tables.FAILURE, FAILURE_KEY, "calls"),
     ],
-    ids=["its-row", "a-new-row", "a-processs-row", "a-failure"],
+    ids=["its-row", "a-new-row", "a-direction", "a-histogram", "a-processs-row", "a-failure"],
 )
 def test_any_count_in_any_row_of_an_owner_keeps_it_for_another_ttl(
     world: World, table: Table, key: KeyValues, column: str
@@ -148,7 +161,7 @@ def test_one_that_is_active_keeps_nobody_else(world: World) -> None:
 
 
 def test_null_and_other_never_go_nor_do_arrays(world: World) -> None:
-    for key in ((0, Class.evict, Trigger.kthread), (OTHER_POINTER, Class.evict, Trigger.kthread)):
+    for key in ((0, *MIGRATION_KEY[1:]), (OTHER_POINTER, *MIGRATION_KEY[1:-1], OTHER_DEVICE)):
         world.bpf.book(tables.MIGRATION, key, started=3, empty=3)
     world.bpf.book(tables.PROCESS, (OTHER_COMM,), range_faults=1)
     world.bpf.book(tables.FAILURE, (0, 22, Failure.migration, 0, 0), calls=1)
@@ -300,7 +313,7 @@ def test_what_removed_rows_had_booked_stays_in_the_books(world: World) -> None:
     world.after(TTL)
     assert world.idle.gone == Totals(started=4, ended=3)
     assert totals(world.rows()) == Totals()
-    assert balanced(world.maps, world.rows(), world.maps.read_threads(), world.idle.gone)
+    assert balanced(world.maps, world.rows(), world.maps.read_threads(), world.idle.gone, pages=True)
 
 
 def test_a_thread_that_entered_too_long_ago_is_forgotten_and_its_migration_abandoned(world: World) -> None:
@@ -329,9 +342,51 @@ def test_threads_are_swept_even_where_rows_never_end() -> None:
         assert (maps.read_threads(), world.idle.gone) == ([], Totals(abandoned=1))
 
 
+MM = 0xFFFF888105A00000
+
+
+def arrivals(world: World) -> tuple[set[int], set[int]]:
+    """Regions in the two maps: those that arrived, and those of them whose residency is not known yet."""
+    maps = (world.bpf.maps[name].rows for name in ("arrival_map", "resident_map"))
+    first, second = ({int.from_bytes(key[8:], "little") for key in rows} for rows in maps)
+    return first, second
+
+
+def test_a_region_that_arrived_an_hour_ago_is_forgotten_and_later_ones_are_counted(world: World) -> None:
+    oldest = int((world.now - ARRIVAL_SECONDS) * 1e9)
+    for region, since in enumerate((0, oldest - 1, oldest, oldest + 1, int(world.now * 1e9))):
+        world.bpf.arrive(MM, region, since)
+    world.idle.sweep_arrivals()
+    assert arrivals(world) == ({2, 3, 4}, {2, 3, 4})
+    assert world.idle.arrivals == 3
+
+
+def test_a_region_that_came_back_already_is_forgotten_as_well(world: World) -> None:
+    world.bpf.arrive(MM, 1, 0)
+    world.bpf.arrive(MM, 2, int(world.now * 1e9))
+    for region in (1, 2):
+        world.bpf.come_back(MM, region)
+    world.idle.sweep_arrivals()
+    assert arrivals(world) == ({2}, set())
+    assert world.idle.arrivals == 1
+
+
+def test_arrivals_are_forgotten_even_where_rows_never_end() -> None:
+    with map_set() as (bpf, maps):
+        world = World(bpf, maps, ttl=0)
+        bpf.arrive(MM, 1, 0)
+        world.idle.sweep_arrivals()
+        assert arrivals(world) == (set(), set())
+
+
+def test_before_the_first_sweep_no_arrival_is_claimed(world: World) -> None:
+    world.bpf.arrive(MM, 1, 0)
+    assert world.idle.arrivals == 0
+
+
 _owners = st.sampled_from([0, OWNER, SECOND])
 _threads = st.integers(1, 4)
-_comms = st.sampled_from([COMM, b"ollama".ljust(16, b"\0")])
+_comms = st.sampled_from([COMM, b"ollama".ljust(24, b"\0")])
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -358,7 +413,7 @@ class AnyOrder(RuleBasedStateMachine):
             # Its stack is the same each time: a program writes it once.
             admitted = (owner,) in [row.key for row in self.world.maps.read(tables.OWNER)]
             self.world.bpf.book(tables.OWNER, (owner,), stack=0 if admitted else 5)
-        self.world.bpf.book(tables.MIGRATION, (owner, each, Trigger.syscall), **columns)
+        self.world.bpf.book(tables.MIGRATION, (owner, each, Trigger.syscall, DEVICE_NONE), **columns)
         self.changed[owner] = self.world.now
 
     @rule(owner=_owners, each=st.sampled_from(list(Class)[:2]), thread=_threads, comm=_comms)
@@ -426,7 +481,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert totals(self.world.rows()).plus(self.world.idle.gone) == self.truth
             threads = self.world.maps.read_threads()
             assert len(threads) == len(self.flying)
-            assert balanced(self.world.maps, self.world.rows(), threads, self.world.idle.gone)
+            assert balanced(self.world.maps, self.world.rows(), threads, self.world.idle.gone, pages=True)
 
     @invariant()
     def an_owner_that_counted_within_the_ttl_has_a_row(self) -> None:
