@@ -13,13 +13,14 @@ from collections.abc import Iterator
 import pytest
 
 from hmm_exporter.catalog import tables, values
-from hmm_exporter.catalog.metric import Metric, Scale, Source, Type
+from hmm_exporter.catalog.metric import NEEDS, Metric, Scale, Source, Type, Zeros
 from hmm_exporter.catalog.metrics import METRICS
 from hmm_exporter.catalog.probes import PROBES
 from hmm_exporter.catalog.tables import Kind
-from hmm_exporter.catalog.values import CONSTANTS, Event, Failure, Size
+from hmm_exporter.catalog.values import CONSTANTS, Direction, Event, Failure, Size
+from hmm_exporter.config import Histograms
 
-N = ("class", "trigger", "pgmap_owner")
+N = ("class", "trigger", "pgmap_owner", "device")
 COUNTER, HISTOGRAM = "counter", "histogram"
 
 CONTRACT = {
@@ -33,19 +34,36 @@ CONTRACT = {
     "hmm_migration_duration_seconds": (HISTOGRAM, ("class", "pgmap_owner")),
     "hmm_migration_phase_seconds_total": (COUNTER, ("class", "pgmap_owner", "phase")),
     "hmm_migration_phase_duration_seconds": (HISTOGRAM, ("class", "phase")),
+    # What they moved
+    "hmm_migration_collected_bytes_total": (COUNTER, N),
+    "hmm_migration_moved_bytes_total": (COUNTER, ("direction", "trigger", "pgmap_owner", "device")),
+    "hmm_migration_moved_huge_bytes_total": (COUNTER, ("direction", "pgmap_owner", "device")),
+    "hmm_migration_zero_filled_bytes_total": (COUNTER, N),
+    "hmm_migration_unmoved_bytes_total": (COUNTER, (*N, "reason")),
+    "hmm_migrations_aborted_total": (COUNTER, N),
+    "hmm_migrations_partial_total": (COUNTER, N),
+    "hmm_migrations_huge_total": (COUNTER, N),
+    "hmm_migration_moved_size_bytes": (HISTOGRAM, ("class", "pgmap_owner")),
+    "hmm_device_residency_seconds": (HISTOGRAM, ("device",)),
+    "hmm_migration_returned_bytes_total": (COUNTER, ("pgmap_owner", "device")),
     # Device ranges
-    "hmm_device_range_migrations_total": (COUNTER, ("function",)),
+    "hmm_device_range_migrations_total": (COUNTER, ("function", "device")),
     "hmm_device_range_size_bytes": (HISTOGRAM, ("function",)),
+    "hmm_device_range_moved_bytes_total": (COUNTER, ("device",)),
     # Device mirror
     "hmm_range_faults_total": (COUNTER, ("function", "driver", "intent")),
     "hmm_range_fault_failures_total": (COUNTER, ("function", "driver", "errno")),
     "hmm_range_fault_size_bytes": (HISTOGRAM, ("function", "driver")),
     "hmm_range_fault_duration_seconds": (HISTOGRAM, ("function", "driver")),
     "hmm_range_fault_ebusy_callers_total": (COUNTER, ("driver", "caller")),
+    "hmm_range_fault_attempts_total": (COUNTER, ("driver",)),
+    "hmm_range_fault_ebusy_total": (COUNTER, ("driver", "reason")),
     # Process tier
     "hmm_process_migrations_total": (COUNTER, ("comm", "class", "pgmap_owner")),
     "hmm_process_migration_failures_total": (COUNTER, ("comm", "class", "errno")),
     "hmm_process_requested_bytes_total": (COUNTER, ("comm", "class", "pgmap_owner")),
+    "hmm_process_moved_bytes_total": (COUNTER, ("comm", "direction")),
+    "hmm_process_returned_bytes_total": (COUNTER, ("comm",)),
     "hmm_process_fault_stall_seconds_total": (COUNTER, ("comm",)),
     "hmm_process_range_faults_total": (COUNTER, ("comm",)),
     "hmm_process_range_fault_failures_total": (COUNTER, ("comm", "errno")),
@@ -73,6 +91,8 @@ CONTRACT = {
     "hmm_mmu_notifier_invalidation_size_bytes": (HISTOGRAM, ("event",)),
     "hmm_migration_ptes_set_total": (COUNTER, ("order", "context")),
     "hmm_migration_ptes_removed_total": (COUNTER, ("order", "context")),
+    "hmm_migration_pmds_set_total": (COUNTER, ("context",)),
+    "hmm_migration_pmds_removed_total": (COUNTER, ("context",)),
 }
 
 # What each function can return, read in the kernel's sources from 6.1 to 7.3.
@@ -180,9 +200,65 @@ def test_every_probe_that_feeds_a_metric_exists(metric: Metric, source: Source) 
     assert set(source.probes) <= {probe.name for probe in PROBES}
 
 
-def test_every_probe_feeds_a_metric_but_the_one_that_only_tells_contexts_apart() -> None:
+def test_every_probe_feeds_a_metric_but_two_that_tell_contexts_and_attempts_apart() -> None:
     feeding = {probe for _, source in sources() for probe in source.probes}
-    assert {probe.name for probe in PROBES} - feeding == {"migrate_device_finalize"}
+    assert {probe.name for probe in PROBES} - feeding == {"migrate_device_finalize", "hmm_range_fault_locked"}
+
+
+def test_what_a_source_needs_beside_probes_is_an_option_of_the_configuration_or_a_known_need() -> None:
+    needed = {option for _, source in sources() for option in source.options}
+    assert needed == {"histograms.migration_phases", *NEEDS}
+    assert hasattr(Histograms(), "migration_phases")
+
+
+def test_what_is_told_by_direction_or_device_needs_pages_and_what_is_read_of_arrays_needs_them_too() -> None:
+    for metric, source in sources():
+        if "direction" in metric.labels:
+            assert set(source.options) == {"pages", "devices"}, metric.name
+        if source.table in (tables.MIGRATION, tables.PROCESS_MIGRATION) and source.column not in OF_CALLS:
+            assert "pages" in source.options, metric.name
+
+
+OF_CALLS = {"started", "empty", "completed", "requested_bytes"}
+"""What is known without reading an array, and so under lockdown, too."""
+
+
+def test_an_array_column_is_taken_element_by_element_and_each_once() -> None:
+    arrays = {(table.name, value.name): value.by for table in tables.ROW_TABLES for value in table.values if value.by}
+    assert set(arrays.values()) == {Direction}
+    for metric, source in sources():
+        by = arrays.get((source.table.name, source.column))
+        assert (source.element is None) == (by is None), metric.name
+        if by and source.element is not None:
+            assert source.labels == {"direction": by(source.element).name}
+    for metric in METRICS:
+        elements = [source.element for source in metric.sources if source.element is not None]
+        assert elements in ([], list(Direction)), metric.name
+
+
+# Which label sets of metrics by device are shown at 0. A migration is booked without device when it
+# begins, and with one, as a rule, when it ends; by reason and direction most never occur.
+SHOWN_AT_ZERO = {
+    "hmm_migrations_started_total": Zeros.without_device,
+    "hmm_migrations_empty_total": Zeros.without_device,
+    "hmm_migrations_completed_total": Zeros.with_device,
+    "hmm_migration_requested_bytes_total": Zeros.with_device,
+    "hmm_migration_collected_bytes_total": Zeros.with_device,
+    "hmm_migration_zero_filled_bytes_total": Zeros.with_device,
+    "hmm_migrations_aborted_total": Zeros.with_device,
+    "hmm_migrations_partial_total": Zeros.with_device,
+    "hmm_migrations_huge_total": Zeros.with_device,
+    "hmm_migration_moved_bytes_total": Zeros.never,
+    "hmm_migration_moved_huge_bytes_total": Zeros.never,
+    "hmm_migration_unmoved_bytes_total": Zeros.never,
+    "hmm_migration_returned_bytes_total": Zeros.never,
+}
+
+
+def test_every_metric_of_the_table_of_migrations_says_which_zeros_it_shows_and_all_others_show_every_one() -> None:
+    by_device = {metric.name for metric, source in sources() if source.table is tables.MIGRATION}
+    assert by_device == set(SHOWN_AT_ZERO)
+    assert {metric.name: metric.zeros for metric in METRICS if metric.zeros is not Zeros.every} == SHOWN_AT_ZERO
 
 
 def test_every_column_of_every_row_is_part_of_a_metric() -> None:
@@ -201,7 +277,7 @@ def test_every_event_and_every_failing_function_is_part_of_a_metric() -> None:
 
 def test_no_column_is_counted_twice_in_one_metric() -> None:
     for metric in METRICS:
-        picks = [(s.table.name, s.column, *sorted(s.where.items())) for s in metric.sources]
+        picks = [(s.table.name, s.column, s.element, *sorted(s.where.items())) for s in metric.sources]
         assert len(picks) == len(set(picks)), metric.name
 
 
@@ -233,6 +309,7 @@ def test_a_failure_metric_of_the_node_tier_states_its_errors() -> None:
         ("phase", ["setup", "driver_prepare", "commit", "driver_complete", "finalize"]),
         ("event", ["migrate", "exclusive"]),
         ("context", ["other", "hmm"]),
+        ("direction", ["host_to_host", "host_to_device", "device_to_host", "device_to_device"]),
     ],
 )
 def test_a_label_with_known_values_has_those_of_the_contract(label: str, values: list[str]) -> None:
@@ -271,3 +348,16 @@ def test_arrays_exist_at_zero_so_that_only_they_and_stated_errors_need_no_event(
     # What a scrape shows before anything has happened: everything without an open label.
     closed = {metric.name for metric, source in sources() if source.table.kind is Kind.ARRAY}
     assert {name for name, (_, labels) in CONTRACT.items() if not labels} <= closed
+
+
+def test_reasons_are_those_of_the_contract() -> None:
+    reasons: dict[str, list[str]] = {}
+    for metric, source in sources():
+        if "reason" in metric.labels:
+            reasons.setdefault(metric.name, []).append(source.labels["reason"])
+            # Its column says so, too: what one reason counted is never another's.
+            assert source.column in (source.labels["reason"], f"{source.labels['reason']}_bytes")
+    assert reasons == {
+        "hmm_migration_unmoved_bytes_total": ["not_selected", "busy", "no_destination", "commit_failed", "not_read"],
+        "hmm_range_fault_ebusy_total": ["raced", "own_fault", "lock_dropped"],
+    }

@@ -14,9 +14,9 @@ each_probe = pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.na
 
 # The groups are options of the configuration, and the probes are named in it.
 CONTRACT = {
-    "migration": ("migrate_vma_setup", "migrate_vma_pages", "migrate_vma_finalize"),
-    "device_range": ("migrate_device_range", "migrate_device_pfns"),
-    "range_fault": ("hmm_range_fault", "hmm_range_fault_unlocked_timeout"),
+    "migration": ("migrate_vma_setup", "migrate_vma_pages", "migrate_vma_finalize", "migrate_device_unmap"),
+    "device_range": ("migrate_device_range", "migrate_device_pfns", "migrate_device_pages"),
+    "range_fault": ("hmm_range_fault", "hmm_range_fault_unlocked_timeout", "hmm_range_fault_locked"),
     "device_exclusive": ("make_device_exclusive", "restore_exclusive_pte"),
     "interval_notifier": (
         "mmu_interval_notifier_insert",
@@ -31,6 +31,8 @@ CONTRACT = {
         "migrate_device_finalize",
         "set_migration_pte",
         "remove_migration_pte",
+        "set_migration_pmd",
+        "remove_migration_pmd",
     ),
 }
 
@@ -94,6 +96,13 @@ def test_groups_are_described_in_one_line() -> None:
 @each_probe
 def test_a_probe_that_says_nothing_alone_requires_one_that_does(probe: Probe) -> None:
     required = {each.name: each for each in PROBES}.get(probe.requires)
-    assert bool(required) == bool(probe.requires) == (probe.name in ("migrate_vma_pages", "migrate_vma_finalize"))
+    assert bool(required) == bool(probe.requires) == (probe.name in SAY_NOTHING_ALONE)
     if required:
-        assert (required.group, required.source, required.requires) == (probe.group, probe.source, "")
+        assert (required.group, required.sources, required.requires) == (probe.group, probe.sources, "")
+
+
+SAY_NOTHING_ALONE = {"migrate_vma_pages", "migrate_vma_finalize", "migrate_device_unmap", "hmm_range_fault_locked"}
+
+
+def test_only_what_looks_at_arrays_and_at_nothing_else_goes_where_they_cannot_be_read() -> None:
+    assert {probe.name for probe in PROBES if probe.reads_pages} == {"migrate_device_unmap", "migrate_device_pages"}

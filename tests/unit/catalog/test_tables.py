@@ -8,7 +8,7 @@ import pytest
 from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.probes import PROBES
 from hmm_exporter.catalog.tables import ROW_TABLES, TABLES, Kind, Table
-from hmm_exporter.catalog.values import HISTOGRAM_SLOTS
+from hmm_exporter.catalog.values import DEVICE_NONE, DEVICE_REGIONS, DEVICE_UNKNOWN, HISTOGRAM_SLOTS, Direction
 
 each_table = pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 
@@ -60,6 +60,7 @@ def test_an_open_field_is_admitted_or_has_a_limit_of_its_own(table: Table) -> No
         ("driver", "ops"),
         ("process", "comm"),
         ("ebusy", "stack"),
+        ("migration", "device"),  # one of 64 indices, and none and unknown
         ("failure", "subject"),
         ("failure", "errno"),
         ("process_failure", "errno"),
@@ -68,7 +69,27 @@ def test_an_open_field_is_admitted_or_has_a_limit_of_its_own(table: Table) -> No
 
 @each_table
 def test_a_row_has_as_many_words_as_its_columns(table: Table) -> None:
-    assert table.words == sum(HISTOGRAM_SLOTS if value.histogram else 1 for value in table.values)
+    assert table.words == sum(
+        HISTOGRAM_SLOTS if value.histogram else len(value.by) if value.by else 1 for value in table.values
+    )
+
+
+def test_a_column_by_direction_has_a_word_for_each_and_no_column_is_a_histogram_as_well() -> None:
+    columns = {(table.name, value.name): value for table in TABLES for value in table.values}
+    by_direction = {name for name, value in columns.items() if value.by is Direction}
+    assert by_direction == {
+        ("migration", "moved_bytes"),
+        ("migration", "moved_huge_bytes"),
+        ("process_migration", "moved_bytes"),
+    }
+    assert {columns[name].words for name in by_direction} == {4}
+    assert not [name for name, value in columns.items() if value.by and value.histogram]
+    assert [value.is_array for value in columns.values()] == [value.words > 1 for value in columns.values()]
+
+
+def test_a_table_by_device_has_a_row_for_each_of_them_none_and_unknown() -> None:
+    assert tables.DEVICE.rows == DEVICE_REGIONS + 2 == DEVICE_UNKNOWN + 1 == DEVICE_NONE + 2
+    assert tables.DEVICE_RANGE.rows == 2 * tables.DEVICE.rows
 
 
 def test_the_overflow_counts_have_a_row_for_every_table_and_calls_one_for_every_probe() -> None:

@@ -38,7 +38,10 @@ NUMBERS: dict[type[IntEnum], dict[str, int]] = {
         "interval_notifier_insert": 4,
         "huge_fault": 5,
     },
-    values.Loss: {"migration_abandoned": 0, "stack": 1},
+    values.Loss: {"migration_abandoned": 0, "stack": 1, "arrival_full": 2, "arrival_unknown": 3},
+    # Source on a device, times two, plus destination on one.
+    values.Direction: {"host_to_host": 0, "host_to_device": 1, "device_to_host": 2, "device_to_device": 3},
+    values.Unmoved: {"not_selected": 0, "busy": 1, "no_destination": 2, "commit_failed": 3, "not_read": 4},
 }
 
 
@@ -51,8 +54,9 @@ def test_what_stands_for_others_can_be_no_kernel_address_errno_stack_or_comm() -
     assert values.OTHER_POINTER == (1 << 64) - 1  # not aligned, and above every mapping
     assert values.OTHER_ERRNO == 0xFFFF  # MAX_ERRNO is 4095
     assert values.OTHER_STACK == 0xFFFF_FFFF  # maps.stacks allows 4096 of them, in 16 slots each
-    assert len(values.OTHER_COMM) == 16
+    assert len(values.OTHER_COMM) == 24  # 16 of a name, 8 of a process id
     assert b"\0" not in values.OTHER_COMM  # every comm ends in one
+    assert values.OTHER_DEVICE > values.DEVICE_UNKNOWN > values.DEVICE_NONE >= values.DEVICE_REGIONS
 
 
 def test_sizes_have_bounds_from_4_kib_to_64_gib_and_times_from_a_microsecond_to_16_s() -> None:
@@ -81,4 +85,5 @@ def test_macros_that_btf_does_not_know_have_the_kernels_values() -> None:
         "VM_FAULT_SIGSEGV": 0x40,
         "VM_FAULT_RETRY": 0x400,
         "VM_FAULT_FALLBACK": 0x800,
+        "EBUSY": 16,
     }

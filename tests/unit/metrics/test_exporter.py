@@ -18,6 +18,7 @@ from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.probes import PROBES
 from hmm_exporter.catalog.tables import Table
 from hmm_exporter.catalog.values import Loss
+from hmm_exporter.kernel.devices import DeviceInfo
 from hmm_exporter.metrics import exporter
 from hmm_exporter.metrics.exporter import ProbeRuns, Runs, program_runs
 from hmm_exporter.metrics.labels import Owner
@@ -90,10 +91,11 @@ def test_the_state_of_the_migrations_is_told() -> None:
 # TYPE hmm_exporter_migrations_in_flight gauge
 hmm_exporter_migrations_in_flight 3.0
 # HELP hmm_exporter_migrations_abandoned_total Migrations that were not finalized before their thread's next one or \
-for ten minutes, or not tracked.
+for ten minutes, or not tracked from beginning to end.
 # TYPE hmm_exporter_migrations_abandoned_total counter
 hmm_exporter_migrations_abandoned_total 2.0
-# HELP hmm_exporter_books_balanced 1 if started = failed + empty + completed + in flight + abandoned.
+# HELP hmm_exporter_books_balanced 1 if started = failed + empty + completed + in flight + abandoned, and requested = \
+moved + zero-filled + the sum of unmoved.
 # TYPE hmm_exporter_books_balanced gauge
 hmm_exporter_books_balanced 1.0
 """
@@ -109,6 +111,25 @@ def test_owners_are_told_once_a_name_and_in_order() -> None:
         'hmm_pgmap_owner_info{driver="xe",pgmap_owner="xe-1"} 1.0',
     ]
     assert text(exporter.owners([])).splitlines()[1] == "# TYPE hmm_pgmap_owner_info gauge"
+
+
+DEVICES = """\
+# HELP hmm_device_info 1; a device with pages of its own, by its physical range: its driver, and its address on the PCI \
+bus as NVML spells it, if the range tells (nvidia-uvm-hmm-0 is a range, not a GPU).
+# TYPE hmm_device_info gauge
+hmm_device_info{device="0000:c1:00.0",driver="amdgpu",pci_bus_id="00000000:C1:00.0"} 1.0
+hmm_device_info{device="hmm_dmirror-0",driver="test_hmm",pci_bus_id=""} 1.0
+"""
+
+
+def test_devices_are_told_with_what_other_exporters_call_them() -> None:
+    there = [
+        DeviceInfo("0000:c1:00.0", "amdgpu", "00000000:C1:00.0"),
+        DeviceInfo("hmm_dmirror-0", "test_hmm", ""),
+    ]
+    assert text(exporter.devices(there)) == DEVICES
+    assert openmetrics(exporter.devices(there)) == DEVICES + "# EOF\n"
+    assert text(exporter.devices([])).splitlines()[1:] == ["# TYPE hmm_device_info gauge"]
 
 
 SCRAPE = """\
@@ -138,7 +159,9 @@ MAPS = """\
 hmm_exporter_map_entries{map="owner"} 3.0
 hmm_exporter_map_entries{map="driver"} 2.0
 hmm_exporter_map_entries{map="migration"} 16.0
+hmm_exporter_map_entries{map="migration_histogram"} 4.0
 hmm_exporter_map_entries{map="range_fault"} 8.0
+hmm_exporter_map_entries{map="range_attempt"} 1.0
 hmm_exporter_map_entries{map="ebusy"} 2.0
 hmm_exporter_map_entries{map="interval_notifier"} 1.0
 hmm_exporter_map_entries{map="failure"} 96.0
@@ -146,12 +169,15 @@ hmm_exporter_map_entries{map="process"} 1.0
 hmm_exporter_map_entries{map="process_migration"} 4.0
 hmm_exporter_map_entries{map="process_failure"} 24.0
 hmm_exporter_map_entries{map="thread"} 2.0
+hmm_exporter_map_entries{map="arrival"} 13.0
 # HELP hmm_exporter_map_capacity Rows that a BPF hash map has room for.
 # TYPE hmm_exporter_map_capacity gauge
 hmm_exporter_map_capacity{map="owner"} 18.0
 hmm_exporter_map_capacity{map="driver"} 18.0
-hmm_exporter_map_capacity{map="migration"} 288.0
+hmm_exporter_map_capacity{map="migration"} 1152.0
+hmm_exporter_map_capacity{map="migration_histogram"} 72.0
 hmm_exporter_map_capacity{map="range_fault"} 144.0
+hmm_exporter_map_capacity{map="range_attempt"} 18.0
 hmm_exporter_map_capacity{map="ebusy"} 1026.0
 hmm_exporter_map_capacity{map="interval_notifier"} 18.0
 hmm_exporter_map_capacity{map="failure"} 1120.0
@@ -159,11 +185,15 @@ hmm_exporter_map_capacity{map="process"} 65.0
 hmm_exporter_map_capacity{map="process_migration"} 4680.0
 hmm_exporter_map_capacity{map="process_failure"} 1064.0
 hmm_exporter_map_capacity{map="thread"} 8192.0
+hmm_exporter_map_capacity{map="arrival"} 65536.0
 # HELP hmm_exporter_label_overflow_events_total Events whose label set found no row of its own and that were booked as \
-other; of stack: EBUSY returns, and new owners, whose kernel stack could not be kept.
+other; of stack: EBUSY returns, and new owners, whose kernel stack could not be kept; of arrival: regions on a device \
+that are not followed.
 # TYPE hmm_exporter_label_overflow_events_total counter
 hmm_exporter_label_overflow_events_total{map="migration"} 11.0
+hmm_exporter_label_overflow_events_total{map="migration_histogram"} 0.0
 hmm_exporter_label_overflow_events_total{map="range_fault"} 0.0
+hmm_exporter_label_overflow_events_total{map="range_attempt"} 0.0
 hmm_exporter_label_overflow_events_total{map="ebusy"} 0.0
 hmm_exporter_label_overflow_events_total{map="interval_notifier"} 0.0
 hmm_exporter_label_overflow_events_total{map="failure"} 0.0
@@ -171,6 +201,11 @@ hmm_exporter_label_overflow_events_total{map="process"} 0.0
 hmm_exporter_label_overflow_events_total{map="process_migration"} 0.0
 hmm_exporter_label_overflow_events_total{map="process_failure"} 5.0
 hmm_exporter_label_overflow_events_total{map="stack"} 7.0
+hmm_exporter_label_overflow_events_total{map="arrival"} 3.0
+# HELP hmm_exporter_residency_misses_total Regions that a CPU fault brought back and whose arrival is not known: before \
+the start, more than an hour ago, or in a fork's parent.
+# TYPE hmm_exporter_residency_misses_total counter
+hmm_exporter_residency_misses_total 2.0
 """
 
 
@@ -182,8 +217,10 @@ def test_maps_say_how_full_they_are_and_what_found_no_room() -> None:
         bpf.book(tables.OVERFLOW, (tables.ROW_TABLES.index(tables.MIGRATION),), events=11)
         bpf.book(tables.OVERFLOW, (tables.ROW_TABLES.index(tables.PROCESS_FAILURE),), events=5)
         bpf.book(tables.LOSS, (Loss.stack,), events=7)
+        bpf.book(tables.LOSS, (Loss.arrival_full,), events=3)
+        bpf.book(tables.LOSS, (Loss.arrival_unknown,), events=2)
         bpf.book(tables.LOSS, (Loss.migration_abandoned,), events=100)
-        assert text(exporter.maps(maps, rows_of(maps), maps.read_threads())) == MAPS
+        assert text(exporter.maps(maps, rows_of(maps), maps.read_threads(), arrivals=13)) == MAPS
 
 
 # The form of /proc/self/fdinfo of a BPF program (kernel/bpf/syscall.c, bpf_prog_show_fdinfo), with
