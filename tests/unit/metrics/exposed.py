@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -11,6 +11,8 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
 
+from hmm_exporter.catalog.metric import NEEDS
+from hmm_exporter.catalog.probes import PROBES
 from hmm_exporter.kernel.symbols import Symbols
 from hmm_exporter.metrics.labels import Names
 
@@ -40,6 +42,10 @@ ffffffffc0600000 b somebodys_pgmap\t[out_of_tree]
 ffffffffc0700000 t bpf_prog_6deef7357e7b4530_leave_hmm_range_fault\t[bpf]
 ffffffffc0701000 t bpf_trampoline_6442542080\t[bpf]
 """
+
+
+EVERYTHING = frozenset({probe.name for probe in PROBES} | {"histograms.migration_phases", *NEEDS})
+"""What there is where everything is attached, switched on and possible."""
 
 
 class _Given(Collector):
@@ -83,9 +89,11 @@ def names_with(
     stacks: Mapping[int, tuple[int, ...]] | None = None,
     users: Mapping[str, tuple[str, ...]] | None = None,
     callers: int = 20,
+    devices: Sequence[str] = (),
 ) -> Names:
-    """Names over a symbol table of the test's."""
+    """Names over a symbol table of the test's, and of devices by their index."""
     path = folder / "kallsyms"
     path.write_text(kallsyms)
+    device: Callable[[int], str] = lambda number: devices[number] if number < len(devices) else ""  # noqa: E731
     stack: Callable[[int], tuple[int, ...]] = lambda number: (stacks or {}).get(number, ())  # noqa: E731
-    return Names(Symbols(path), stack, lambda module: (users or {}).get(module, ()), callers)
+    return Names(Symbols(path), stack, lambda module: (users or {}).get(module, ()), callers, device)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,9 +16,11 @@ from hmm_exporter.bpf.maps import KeyValues, Row
 from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.metric import Type
 from hmm_exporter.catalog.metrics import METRICS
-from hmm_exporter.catalog.probes import PROBES
 from hmm_exporter.catalog.tables import Table
 from hmm_exporter.catalog.values import (
+    DEVICE_NONE,
+    DEVICE_REGIONS,
+    DEVICE_UNKNOWN,
     OTHER_COMM,
     OTHER_ERRNO,
     OTHER_POINTER,
@@ -33,17 +36,17 @@ from hmm_exporter.config import Limits, rules_of
 from hmm_exporter.metrics.collector import Collector
 from hmm_exporter.metrics.labels import Names
 from tests.unit.bpf.in_memory import map_set
-from tests.unit.metrics.exposed import names_with, openmetrics, samples, text
+from tests.unit.metrics.exposed import EVERYTHING, names_with, openmetrics, samples, text
 
-ALL = frozenset({probe.name for probe in PROBES} | {"histograms.migration_phases"})
 MIGRATION = frozenset({"migrate_vma_setup", "migrate_vma_pages", "migrate_vma_finalize"})
 HEAP = [0xFFFF888104A30000 + 0x1000 * number for number in range(12)]
+DEVICES = ("0000:c1:00.0", "hmm_dmirror-0")
 OPS = [0xFFFFFFFFC0110000, 0xFFFFFFFFC0210000, 0xFFFFFFFFC0310000]
 Rows = dict[Table, list[Row]]
 
 
 def comm(name: str) -> bytes:
-    return name.encode().ljust(16, b"\0")
+    return name.encode().ljust(24, b"\0")
 
 
 def row(table: Table, key: KeyValues, **columns: int | Sequence[int]) -> Row:
@@ -75,8 +78,8 @@ HUGE_FAULTS = """\
 hmm_process_huge_faults_total{comm="other"} 1.23456789e+08
 hmm_process_huge_faults_total{comm="say \\"hi\\"\\nand\\\\go"} 3.0
 hmm_process_huge_faults_total{comm="caf\\\\xe9"} 1.0
-# HELP hmm_huge_faults_total CPU faults on a huge page on the device that do_huge_pmd_device_private handled (6.19 and \
-newer); calls that return VM_FAULT_RETRY are hmm_huge_fault_retries_total.
+# HELP hmm_huge_faults_total Calls of do_huge_pmd_device_private (6.19 and newer) that did not return VM_FAULT_RETRY: \
+faults on a huge page on the device, also those of hmm_range_fault and those that found its lock taken and come again.
 # TYPE hmm_huge_faults_total counter
 hmm_huge_faults_total 4.0
 # HELP hmm_huge_fault_retries_total Calls of do_huge_pmd_device_private that returned VM_FAULT_RETRY: the first half \
@@ -93,7 +96,7 @@ hmm_huge_fault_failures_total{fault="VM_FAULT_OOM"} 0.0
 def huge_faults() -> Rows:
     rows = rows_of(
         (tables.PROCESS, row(tables.PROCESS, (comm('say "hi"\nand\\go'),), huge_faults=3)),
-        (tables.PROCESS, row(tables.PROCESS, (b"caf\xe9".ljust(16, b"\0"),), huge_faults=1, range_faults=7)),
+        (tables.PROCESS, row(tables.PROCESS, (b"caf\xe9".ljust(24, b"\0"),), huge_faults=1, range_faults=7)),
         (tables.PROCESS, row(tables.PROCESS, (comm("idle"),), range_faults=7)),
         (tables.PROCESS, row(tables.PROCESS, (OTHER_COMM,), huge_faults=123456789)),
         (tables.FAILURE, row(tables.FAILURE, (0, 2, Failure.huge_fault, 0, 0), calls=1)),
@@ -125,7 +128,9 @@ DEVICE_RANGES = """\
 # HELP hmm_device_range_migrations_total Calls of migrate_device_range and migrate_device_pfns: eviction in xe and \
 nvidia-uvm (which calls it once a page), teardown elsewhere. xe tries up to three times for one eviction.
 # TYPE hmm_device_range_migrations_total counter
-hmm_device_range_migrations_total{function="migrate_device_range"} 7.0
+hmm_device_range_migrations_total{device="other",function="migrate_device_range"} 4.0
+hmm_device_range_migrations_total{device="0000:c1:00.0",function="migrate_device_range"} 3.0
+hmm_device_range_migrations_total{device="none",function="migrate_device_range"} 0.0
 # HELP hmm_device_range_size_bytes Size of the array given to migrate_device_range or migrate_device_pfns, resident or \
 not, in pages' bytes.
 # TYPE hmm_device_range_size_bytes histogram
@@ -161,23 +166,27 @@ hmm_device_range_size_bytes_sum{function="migrate_device_range"} 1.23456789e+09
 
 
 def device_ranges() -> Rows:
-    size = [2, 0, 3] + [0] * 21 + [1, 1]
-    key = (DeviceFunction.migrate_device_range,)
-    return rows_of(
-        (tables.DEVICE_RANGE, row(tables.DEVICE_RANGE, key, calls=7, bytes=1234567890, size=size)),
-        # The other function's row is there as well, and not watched.
-        (tables.DEVICE_RANGE, row(tables.DEVICE_RANGE, (DeviceFunction.migrate_device_pfns,), calls=1)),
-    )
+    """3 of the one device that there is, 4 of one that is not known; the other function is not watched."""
+    counted: dict[KeyValues, dict[str, int | list[int]]] = {
+        (DeviceFunction.migrate_device_range, 0): {"calls": 3, "bytes": 1234500000, "size": [2] + [0] * 23 + [1]},
+        (DeviceFunction.migrate_device_range, DEVICE_UNKNOWN): {"calls": 4, "bytes": 67890, "size": REST},
+        (DeviceFunction.migrate_device_pfns, 0): {"calls": 1},
+    }
+    keys = itertools.product(DeviceFunction, range(DEVICE_REGIONS + 2))
+    return rows_of(*((tables.DEVICE_RANGE, row(tables.DEVICE_RANGE, key, **counted.get(key, {}))) for key in keys))
+
+
+REST = [0, 0, 3] + [0] * 22 + [1]
 
 
 def test_a_histogram_of_sizes_stands_in_the_text_format_byte_for_byte(tmp_path: Path) -> None:
-    made = collector(tmp_path, frozenset({"migrate_device_range"}))
+    made = collector(tmp_path, frozenset({"migrate_device_range"}), names=names_with(tmp_path, devices=DEVICES[:1]))
     assert text(made.families(device_ranges())) == DEVICE_RANGES
-    assert made.series == 1 + 28
+    assert made.series == 3 + 28
 
 
 def test_a_histogram_of_sizes_stands_in_openmetrics_byte_for_byte(tmp_path: Path) -> None:
-    made = collector(tmp_path, frozenset({"migrate_device_range"}))
+    made = collector(tmp_path, frozenset({"migrate_device_range"}), names=names_with(tmp_path, devices=DEVICES[:1]))
     expected = DEVICE_RANGES.replace("# HELP hmm_device_range_migrations_total", "# HELP hmm_device_range_migrations")
     expected = expected.replace("# TYPE hmm_device_range_migrations_total", "# TYPE hmm_device_range_migrations")
     assert openmetrics(made.families(device_ranges())) == expected + "# EOF\n"
@@ -238,7 +247,7 @@ def test_nanoseconds_become_seconds_and_add_up_before_they_are_divided(tmp_path:
         (tables.PROCESS, row(tables.PROCESS, (comm("a"),), fault_stall_ns=100_000_000)),
         (
             tables.PROCESS,
-            row(tables.PROCESS, (comm("a")[:1] + b"\0tail".ljust(15, b"\0"),), fault_stall_ns=200_000_000),
+            row(tables.PROCESS, (comm("a")[:1] + b"\0tail".ljust(23, b"\0"),), fault_stall_ns=200_000_000),
         ),
     )
     found = samples(collector(tmp_path, frozenset({"migrate_vma_finalize"})).families(rows))
@@ -250,10 +259,14 @@ def test_rows_that_end_up_with_one_name_are_one_series(tmp_path: Path) -> None:
     names = names_with(tmp_path)
     owners = [0xFFFFFFFFC0600000, 0xFFFFFFFFC0600040]
     names.learn(dict.fromkeys(owners, 0), HEAP[:2], [])
-    keys = [(owner, Class.evict, Trigger.syscall) for owner in owners]
+    keys = [(owner, Class.evict, Trigger.syscall, DEVICE_NONE) for owner in owners]
     rows = rows_of(
+        *((tables.MIGRATION, row(tables.MIGRATION, key, started=2)) for key in keys),
         *(
-            (tables.MIGRATION, row(tables.MIGRATION, key, started=2, request_size=[0, 1], requested_bytes=8192))
+            (
+                tables.MIGRATION_HISTOGRAM,
+                row(tables.MIGRATION_HISTOGRAM, key[:2], request_size=[0, 1], requested_bytes=8192),
+            )
             for key in keys
         ),
         *((tables.INTERVAL_NOTIFIER, row(tables.INTERVAL_NOTIFIER, (ops,), inserts=5)) for ops in HEAP[:2]),
@@ -261,7 +274,7 @@ def test_rows_that_end_up_with_one_name_are_one_series(tmp_path: Path) -> None:
     made = collector(tmp_path, frozenset({"migrate_vma_setup", "mmu_interval_notifier_insert"}), names=names)
     found = samples(made.families(rows))
     labels = frozenset({("class", "evict"), ("pgmap_owner", "out_of_tree-somebodys_pgmap")})
-    assert found[("hmm_migrations_started_total", labels | {("trigger", "syscall")})] == 4
+    assert found[("hmm_migrations_started_total", labels | {("trigger", "syscall"), ("device", "none")})] == 4
     assert found[("hmm_migration_request_size_bytes_bucket", labels | {("le", "4096.0")})] == 0
     assert found[("hmm_migration_request_size_bytes_bucket", labels | {("le", "8192.0")})] == 2
     assert found[("hmm_migration_request_size_bytes_sum", labels)] == 16384
@@ -272,7 +285,7 @@ def test_a_process_has_a_series_only_for_what_it_did(tmp_path: Path) -> None:
     process = row(tables.PROCESS, (comm("python3"),), range_faults=3)
     migration = row(tables.PROCESS_MIGRATION, (comm("python3"), 0, Class.evict), started=1)
     rows = rows_of((tables.PROCESS, process), (tables.PROCESS_MIGRATION, migration))
-    found = samples(collector(tmp_path, ALL).families(rows))
+    found = samples(collector(tmp_path, EVERYTHING).families(rows))
     assert {name: value for (name, _), value in found.items() if name.startswith("hmm_process_")} == {
         "hmm_process_range_faults_total": 3,
         "hmm_process_migrations_total": 1,
@@ -310,7 +323,7 @@ def test_the_functions_failures_stay_apart_on_the_node(tmp_path: Path) -> None:
         (tables.FAILURE, row(tables.FAILURE, (0, 16, Failure.range_fault, 0, 0), calls=4)),
         (tables.FAILURE, row(tables.FAILURE, (0, 16, Failure.range_fault_unlocked, 0, 0), calls=1)),
     )
-    found = samples(collector(tmp_path, ALL).families(rows))
+    found = samples(collector(tmp_path, EVERYTHING).families(rows))
     busy = {
         dict(labels)["function"]: value
         for (name, labels), value in found.items()
@@ -320,7 +333,7 @@ def test_the_functions_failures_stay_apart_on_the_node(tmp_path: Path) -> None:
 
 
 def test_families_come_in_the_catalogues_order_each_once(tmp_path: Path) -> None:
-    made = collector(tmp_path, ALL)
+    made = collector(tmp_path, EVERYTHING)
     names = [family.name for family in made.families(rows_of())]
     assert names == [metric.name.removesuffix("_total") for metric in METRICS]
 
@@ -328,7 +341,7 @@ def test_families_come_in_the_catalogues_order_each_once(tmp_path: Path) -> None
 def test_a_collection_says_which_tables_it_reads(tmp_path: Path) -> None:
     assert set(collector(tmp_path, frozenset({"migrate_device_range"})).tables) == {tables.DEVICE_RANGE}
     own = {tables.OWNER, tables.DRIVER, tables.LOSS, tables.PROBE_CALL, tables.OVERFLOW}
-    assert set(collector(tmp_path, ALL).tables) == set(tables.TABLES) - own
+    assert set(collector(tmp_path, EVERYTHING).tables) == set(tables.TABLES) - own
 
 
 def started_rows(counts: Mapping[int, int]) -> Rows:
@@ -384,19 +397,45 @@ def test_a_label_set_that_ended_is_decided_anew(crowded: Collector) -> None:
 def test_what_always_exists_fits_into_the_smallest_limit_that_the_configuration_allows(tmp_path: Path) -> None:
     # limits.series is a hard ceiling: a smaller one could not be kept.
     with map_set() as (_, maps):
-        made = collector(tmp_path, ALL, limit=0)
+        made = collector(tmp_path, EVERYTHING, limit=0)
         made.families({table: maps.read(table) for table in tables.TABLES})
         assert made.series <= rules_of(Limits)["series"].low
 
 
-WATCHED = frozenset({"migrate_vma_setup", "hmm_range_fault", "mmu_interval_notifier_insert"})
+WATCHED = frozenset(
+    {
+        "migrate_vma_setup",
+        "migrate_vma_pages",
+        "migrate_vma_finalize",
+        "migrate_device_unmap",
+        "hmm_range_fault",
+        "mmu_interval_notifier_insert",
+        "pages",
+        "devices",
+    }
+)
 
 _migrations = st.tuples(
     st.just(tables.MIGRATION),
-    st.tuples(st.sampled_from([0, *HEAP]), st.sampled_from(Class), st.sampled_from(Trigger)),
-    st.fixed_dictionaries(
-        {"started": st.integers(1, 9), "requested_bytes": st.integers(0, 9), "request_size": st.just([1])}
+    st.tuples(
+        st.sampled_from([0, *HEAP]),
+        st.sampled_from(Class),
+        st.sampled_from(Trigger),
+        st.sampled_from([0, 1, DEVICE_NONE, DEVICE_UNKNOWN]),
     ),
+    st.fixed_dictionaries(
+        {
+            "started": st.integers(0, 9),
+            "completed": st.integers(0, 9),
+            "busy_bytes": st.integers(0, 9),
+            "moved_bytes": st.lists(st.integers(0, 9), min_size=4, max_size=4),
+        }
+    ),
+)
+_sizes = st.tuples(
+    st.just(tables.MIGRATION_HISTOGRAM),
+    st.tuples(st.sampled_from([0, *HEAP]), st.sampled_from(Class)),
+    st.fixed_dictionaries({"requested_bytes": st.integers(0, 9), "request_size": st.just([1])}),
 )
 _of_processes = st.tuples(
     st.just(tables.PROCESS_MIGRATION),
@@ -422,14 +461,16 @@ _failures = st.tuples(
     ),
     st.fixed_dictionaries({"calls": st.integers(1, 9)}),
 )
-_events = st.lists(st.one_of(_migrations, _of_processes, _range_faults, _busy, _failures), max_size=25)
+_events = st.lists(st.one_of(_migrations, _sizes, _of_processes, _range_faults, _busy, _failures), max_size=25)
 
 # Metric, without its open labels, to the table and column that it sums.
 NAIVE = {
     "hmm_migrations_started_total": (tables.MIGRATION, "started", ("class", "trigger")),
-    "hmm_migration_requested_bytes_total": (tables.MIGRATION, "requested_bytes", ("class", "trigger")),
-    "hmm_migration_request_size_bytes_sum": (tables.MIGRATION, "requested_bytes", ("class",)),
-    "hmm_migration_request_size_bytes_count": (tables.MIGRATION, "request_size", ("class",)),
+    "hmm_migrations_completed_total": (tables.MIGRATION, "completed", ("class", "trigger")),
+    "hmm_migration_unmoved_bytes_total": (tables.MIGRATION, "busy_bytes", ("class", "trigger")),
+    "hmm_migration_moved_bytes_total": (tables.MIGRATION, "moved_bytes", ("trigger",)),
+    "hmm_migration_request_size_bytes_sum": (tables.MIGRATION_HISTOGRAM, "requested_bytes", ("class",)),
+    "hmm_migration_request_size_bytes_count": (tables.MIGRATION_HISTOGRAM, "request_size", ("class",)),
     "hmm_process_migrations_total": (tables.PROCESS_MIGRATION, "started", ("class",)),
     "hmm_range_faults_total": (tables.RANGE_FAULT, "calls", ("function", "intent")),
     "hmm_range_fault_size_bytes_count": (tables.RANGE_FAULT, "size", ("function",)),
@@ -443,7 +484,7 @@ NAIVE = {
 def test_whatever_happens_totals_are_exact_no_series_decreases_and_the_limit_holds(
     tmp_path_factory: pytest.TempPathFactory, scrapes: list[list[tuple[Table, KeyValues, dict[str, int]]]], room: int
 ) -> None:
-    names = names_with(tmp_path_factory.getbasetemp(), stacks={})
+    names = names_with(tmp_path_factory.getbasetemp(), stacks={}, devices=DEVICES)
     truth: Counter[tuple[str, tuple[str, ...]]] = Counter()
     with map_set() as (bpf, maps):
         empty = collector(tmp_path_factory.getbasetemp(), WATCHED)
@@ -488,7 +529,7 @@ def _by_closed_labels(
 def test_a_histogram_is_cumulative_and_its_last_bucket_is_its_count(
     tmp_path_factory: pytest.TempPathFactory, slots: list[int], total: int
 ) -> None:
-    each = row(tables.DEVICE_RANGE, (DeviceFunction.migrate_device_range,), bytes=total, size=slots)
+    each = row(tables.DEVICE_RANGE, (DeviceFunction.migrate_device_range, DEVICE_NONE), bytes=total, size=slots)
     made = collector(tmp_path_factory.getbasetemp(), frozenset({"migrate_device_range"}))
     found = samples(made.families(rows_of((tables.DEVICE_RANGE, each))))
     buckets = {
@@ -503,7 +544,7 @@ def test_a_histogram_is_cumulative_and_its_last_bucket_is_its_count(
 
 def test_every_histogram_of_the_catalogue_has_25_finite_bounds_in_the_exposition(tmp_path: Path) -> None:
     with map_set() as (_, maps):
-        families = collector(tmp_path, ALL).families({table: maps.read(table) for table in tables.TABLES})
+        families = collector(tmp_path, EVERYTHING).families({table: maps.read(table) for table in tables.TABLES})
     histograms = {metric.name for metric in METRICS if metric.type is Type.HISTOGRAM}
     for family in families:
         if family.name in histograms:

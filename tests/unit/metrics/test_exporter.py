@@ -114,8 +114,8 @@ def test_owners_are_told_once_a_name_and_in_order() -> None:
 
 
 DEVICES = """\
-# HELP hmm_device_info 1; a device with pages of its own, by its physical range: its driver, and its address on the PCI \
-bus as NVML spells it, if the range tells (nvidia-uvm-hmm-0 is a range, not a GPU).
+# HELP hmm_device_info 1; a device with pages of its own, by its physical range: its driver, and its address on the \
+PCI bus as NVML spells it, if the range tells (nvidia-uvm-hmm-0 is a range, not a GPU).
 # TYPE hmm_device_info gauge
 hmm_device_info{device="0000:c1:00.0",driver="amdgpu",pci_bus_id="00000000:C1:00.0"} 1.0
 hmm_device_info{device="hmm_dmirror-0",driver="test_hmm",pci_bus_id=""} 1.0
@@ -202,8 +202,8 @@ hmm_exporter_label_overflow_events_total{map="process_migration"} 0.0
 hmm_exporter_label_overflow_events_total{map="process_failure"} 5.0
 hmm_exporter_label_overflow_events_total{map="stack"} 7.0
 hmm_exporter_label_overflow_events_total{map="arrival"} 3.0
-# HELP hmm_exporter_residency_misses_total Regions that a CPU fault brought back and whose arrival is not known: before \
-the start, more than an hour ago, or in a fork's parent.
+# HELP hmm_exporter_residency_misses_total Regions that a CPU fault brought back and whose arrival is not known: \
+before the start, more than an hour ago, or in a fork's parent.
 # TYPE hmm_exporter_residency_misses_total counter
 hmm_exporter_residency_misses_total 2.0
 """

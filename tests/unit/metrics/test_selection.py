@@ -11,17 +11,18 @@ from hmm_exporter.bpf.maps import Row
 from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.metric import Metric
 from hmm_exporter.catalog.metrics import METRICS
-from hmm_exporter.catalog.probes import PROBES
 from hmm_exporter.catalog.values import OTHER_POINTER, Class, Failure, RangeFunction, Trigger
 from hmm_exporter.metrics.selection import OPEN_LABELS, Selected, select
-from tests.unit.metrics.exposed import names_with
+from tests.unit.metrics.exposed import EVERYTHING, names_with
 
 BY_NAME = {metric.name: metric for metric in METRICS}
-ALL = frozenset({probe.name for probe in PROBES} | {"histograms.migration_phases"})
 
 
-def selected(folder: Path, name: str, attached: frozenset[str] = ALL) -> Selected:
-    found = select(BY_NAME[name], attached, names_with(folder))
+DEVICES = ("0000:c1:00.0", "hmm_dmirror-0")
+
+
+def selected(folder: Path, name: str, attached: frozenset[str] = EVERYTHING) -> Selected:
+    found = select(BY_NAME[name], attached, names_with(folder, devices=DEVICES))
     assert found
     return found
 
@@ -70,12 +71,12 @@ def test_a_metric_is_there_when_its_probes_are_attached_and_absent_otherwise(
 @pytest.mark.parametrize("missing", ["migrate_vma_setup", "migrate_vma_pages", "migrate_vma_finalize"])
 def test_phases_are_there_only_when_all_three_functions_are_watched(tmp_path: Path, missing: str) -> None:
     metric = BY_NAME["hmm_migration_phase_seconds_total"]
-    assert select(metric, ALL - {missing}, names_with(tmp_path)) is None
+    assert select(metric, EVERYTHING - {missing}, names_with(tmp_path)) is None
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_every_metric_is_there_when_everything_is_attached(tmp_path: Path, metric: Metric) -> None:
-    assert select(metric, ALL, names_with(tmp_path))
+    assert select(metric, EVERYTHING, names_with(tmp_path))
 
 
 def test_a_metric_of_two_functions_has_only_the_one_that_is_watched(tmp_path: Path) -> None:
@@ -89,23 +90,26 @@ def test_a_selection_takes_rows_of_its_function_only(tmp_path: Path) -> None:
     key = (OTHER_POINTER, 22, Failure.migration, Class.evict, Trigger.kthread)
     assert selection.matches(key)
     assert not selection.matches((*key[:2], Failure.range_fault, *key[3:]))
-    assert selection.labels(key) == ("evict", "kthread", "other", "EINVAL")
+    assert selection.labels(key) == ("evict", "kthread", "other", "none", "EINVAL")
 
 
 def test_a_selection_takes_its_column_and_a_histograms_sum(tmp_path: Path) -> None:
-    row = Row((0, 0, 0), tuple(range(tables.MIGRATION.words)))
+    row = Row((0, 0, 0), tuple(range(tables.MIGRATION_HISTOGRAM.words)))
     (empty,) = selected(tmp_path, "hmm_migrations_empty_total").selections
     (size,) = selected(tmp_path, "hmm_migration_request_size_bytes").selections
+    (moved,) = selected(tmp_path, "hmm_migration_moved_size_bytes").selections
     (duration,) = selected(tmp_path, "hmm_migration_duration_seconds").selections
-    # started, empty, completed, requested_bytes, duration_ns, five phases, then two histograms.
+    # duration_ns, five phases, requested and moved bytes, then three histograms.
+    assert size.words(row) == [*range(8, 34), 6]
+    assert moved.words(row) == [*range(34, 60), 7]
+    assert duration.words(row) == [*range(60, 86), 0]
+    # started, empty, ...
     assert empty.words(row) == [1]
-    assert size.words(row) == [*range(10, 36), 3]
-    assert duration.words(row) == [*range(36, 62), 4]
 
 
 def test_errors_that_a_function_can_return_exist_at_zero_for_every_known_label(tmp_path: Path) -> None:
     assert set(selected(tmp_path, "hmm_migration_failures_total").zeros) == {
-        (each.name, trigger.name, "other", "EINVAL") for each in Class for trigger in Trigger
+        (each.name, trigger.name, "other", "none", "EINVAL") for each in Class for trigger in Trigger
     }
     assert selected(tmp_path, "hmm_range_fault_failures_total", frozenset({"hmm_range_fault"})).zeros == tuple(
         ("hmm_range_fault", "other", name) for name in ("EBUSY", "EFAULT", "EPERM", "EINVAL", "ENOMEM", "EINTR")
@@ -121,10 +125,10 @@ def test_the_process_tier_has_no_series_before_its_events(tmp_path: Path, metric
 
 def test_a_label_set_as_other_keeps_what_is_known_beforehand(tmp_path: Path) -> None:
     started = selected(tmp_path, "hmm_migrations_started_total")
-    assert started.as_other(("evict", "kthread", "amdgpu-1")) == ("evict", "kthread", "other")
+    assert started.as_other(("evict", "kthread", "amdgpu-1", "none")) == ("evict", "kthread", "other", "other")
     callers = selected(tmp_path, "hmm_range_fault_ebusy_callers_total")
     assert callers.as_other(("amdgpu", "svm_range_restore_pages")) == ("other", "other")
-    assert {"pgmap_owner", "driver", "comm", "caller"} == OPEN_LABELS
+    assert {"pgmap_owner", "device", "driver", "comm", "caller"} == OPEN_LABELS
 
 
 def test_a_histograms_bounds_are_exact_decimals_and_end_in_infinity(tmp_path: Path) -> None:
