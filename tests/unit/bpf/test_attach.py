@@ -10,8 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +19,8 @@ import pytest
 
 from hmm_exporter.bpf import attach as attach_module
 from hmm_exporter.bpf import source, syscall
-from hmm_exporter.bpf.attach import Attachments, _paranoid, _relocated, attach, wanted_programs
-from hmm_exporter.bpf.compiler import Compiled, CompiledMap
+from hmm_exporter.bpf.attach import Attachments, _paranoid, attach, wanted_programs
+from hmm_exporter.bpf.compiler import Compiled
 from hmm_exporter.bpf.plan import ATTACHED, DENIED, ERROR, Outcome, choose
 from hmm_exporter.bpf.resource_walk import PROGRAM, ResourceWalk
 from hmm_exporter.catalog.probe import Probe
@@ -33,7 +32,7 @@ from hmm_exporter.kernel.iomem import Iomem
 from hmm_exporter.kernel.symbols import Symbols
 from tests.unit.bpf import kernels
 from tests.unit.bpf.c_text import preprocess
-from tests.unit.bpf.in_memory import Bpf, layouts, map_set
+from tests.unit.bpf.in_memory import Bpf, layouts
 
 BY_NAME = {probe.name: probe for probe in PROBES}
 ALL_GROUPS = frozenset(group.name for group in GROUPS)
@@ -87,8 +86,17 @@ class Tracing:
         return Compiled(programs, layouts(1), "0.26.0")
 
     def prog_load(
-        self, kind: int, code: bytes, name: str, attach_type: int = 0, btf_id: int = 0, log_bytes: int = 0
+        self,
+        kind: int,
+        code: bytes,
+        name: str,
+        attach_type: int = 0,
+        btf_id: int = 0,
+        log_bytes: int = 0,
+        functions: Sequence[tuple[int, int]] = (),
+        btf_fd: int = 0,
     ) -> tuple[int, str]:
+        assert bool(functions) == bool(btf_fd)
         load = Load(kind, code.rstrip(b"\0").decode(), attach_type, btf_id)
         refusal = self.refuse_load(load)
         if refusal:
@@ -267,6 +275,8 @@ def test_tracepoints_need_no_kprobe_pmu(tracing: Tracing) -> None:
     assert {name for name, outcome in outcomes.items() if outcome.state == ATTACHED} == {
         "set_migration_pte",
         "remove_migration_pte",
+        "set_migration_pmd",
+        "remove_migration_pmd",
     }
 
 
@@ -394,53 +404,6 @@ def test_an_exit_that_only_another_group_needs_is_left_out_without_it() -> None:
         "leave_migrate_vma_setup",
     )
     assert wanted_programs(BY_NAME["hmm_dma_map_pfn"], ALL_GROUPS) == ("leave_hmm_dma_map_pfn",)
-
-
-def instruction(opcode: int, destination: int, source: int, offset: int, immediate: int) -> bytes:
-    """struct bpf_insn (include/uapi/linux/bpf.h) on a little-endian machine."""
-    return struct.pack("<BBhi", opcode, source << 4 | destination, offset, immediate)
-
-
-MOV, LD_IMM64, CALL, EXIT = 0xB7, 0x18, 0x85, 0x95
-PSEUDO_MAP_FD, PSEUDO_MAP_VALUE = 1, 2
-
-
-def test_map_descriptors_of_the_loader_become_the_daemons_and_nothing_else_changes() -> None:
-    loaders = {name: layout.fd for name, layout in layouts(1).items()}
-    owner, driver = loaders["owner_map"], loaders["driver_map"]
-
-    def program(owner: int, driver: int) -> bytes:
-        return b"".join(
-            [
-                instruction(MOV, 1, 0, 0, loaders["owner_map"]),  # the number, but no map
-                instruction(LD_IMM64, 1, PSEUDO_MAP_FD, 0, owner),
-                instruction(0, 0, 0, 0, loaders["driver_map"]),  # the second half of the load
-                instruction(LD_IMM64, 2, 0, 0, loaders["owner_map"]),  # a plain 64-bit constant
-                instruction(0, 0, 0, 0, 0),
-                instruction(LD_IMM64, 9, PSEUDO_MAP_FD, 0, driver),
-                instruction(0, 0, 0, 0, 0),
-                instruction(LD_IMM64, 3, PSEUDO_MAP_VALUE, 0, loaders["owner_map"]),
-                instruction(0, 0, 0, 0, 0),
-                instruction(CALL, 0, 1, -1, 1),
-                instruction(EXIT, 0, 0, 0, 0),
-            ]
-        )
-
-    compiled = Compiled({"enter_x": program(owner, driver), "leave_x": instruction(EXIT, 0, 0, 0, 0)}, layouts(1), "")
-    with map_set() as (_, maps):
-        relocated = _relocated(compiled, maps)
-        assert relocated == {
-            "enter_x": program(maps.fds["owner_map"], maps.fds["driver_map"]),
-            "leave_x": instruction(EXIT, 0, 0, 0, 0),
-        }
-
-
-def test_a_map_that_the_daemon_has_not_made_is_not_guessed() -> None:
-    code = instruction(LD_IMM64, 1, PSEUDO_MAP_FD, 0, 5000) + instruction(0, 0, 0, 0, 0)
-    with map_set() as (_, maps), pytest.raises(KeyError):
-        _relocated(Compiled({"enter_x": code}, layouts(1), ""), maps)
-    with map_set() as (_, maps), pytest.raises(KeyError):
-        _relocated(Compiled({}, dict(layouts(1)) | {"stranger": CompiledMap(7, 4, 4)}, ""), maps)
 
 
 def test_the_limits_of_the_configuration_are_the_maps(tracing: Tracing) -> None:
