@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,7 @@ class Tracing:
         self.refuse_load: Callable[[Load], OSError | None] = lambda load: None
         self.refuse_link: Callable[[Link], OSError | None] = lambda link: None
         self.log = ""
+        self.bpf = Bpf()
         self._programs: dict[int, str] = {}
 
     def compile_source(self, text: str, python: str, timeout: float) -> Compiled:
@@ -104,6 +106,11 @@ class Tracing:
         self.loads.append(load)
         return self._open(load.program), ""
 
+    def prog_test_run(self, fd: int, context: bytes) -> int:
+        """The walk of the resources, which finds none; 0 is that it is done."""
+        assert self._programs[fd] == PROGRAM
+        return 0
+
     def raw_tracepoint_open(self, prog_fd: int, name: str = "") -> int:
         return self._link(Link("tracepoint" if name else "tracing", self._programs[prog_fd], name))
 
@@ -130,8 +137,8 @@ def tracing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracing]:
     """A kernel; nothing may stay open in it when the test is over."""
     made = Tracing()
     before = os.listdir("/proc/self/fd")
-    with Bpf().installed():
-        for name in ("prog_load", "raw_tracepoint_open", "probe_open"):
+    with made.bpf.installed():
+        for name in ("prog_load", "prog_test_run", "raw_tracepoint_open", "probe_open"):
             monkeypatch.setattr(syscall, name, getattr(made, name))
         monkeypatch.setattr(attach_module, "compile_source", made.compile_source)
         yield made
@@ -495,3 +502,44 @@ def test_no_reason_and_no_representation_tells_the_address_of_the_root(tracing: 
     kernel.iomem.close()
     told = [repr(attachments.resources), attachments.resources_problem, source.text(plan, "fentry")]
     assert not [each for each in told if "82a4f3c0" in each or str(0xFFFFFFFF82A4F3C0) in each]
+
+
+IOMEM = "00001000-0fffffffff : System RAM\n3ffe00000000-3fffffffffff : hmm_dmirror\n"
+
+
+def test_the_programs_are_told_whose_frames_are_whose_before_the_first_one_is_attached(
+    tracing: Tracing, tmp_path: Path
+) -> None:
+    knew: list[bytes] = []
+    kernel = telling(tmp_path, iomem=IOMEM, lockdown="confidentiality")
+    config = kernels.config(only=("hmm_range_fault",))
+    bpf = tracing.bpf
+    tracing.refuse_link = lambda link: knew.extend(bpf.maps["devices_map"].rows.values())
+    attachments = attach(kernel, config, choose(kernel, config)[0])
+    attachments.close()
+    kernel.symbols.close()
+    assert attachments.knows_devices
+    assert attachments.devices.name(0) == "hmm_dmirror-0"
+    first = struct.unpack_from("<QQQQQ", knew[0])
+    assert first == (0x1000000, 1, 0x3FFE00000000 >> 12, 0x3FFFFFFFFFFF >> 12, 0)
+
+
+def test_nothing_is_written_while_devices_stay_what_they_are(tracing: Tracing, tmp_path: Path) -> None:
+    kernel = telling(tmp_path, iomem=IOMEM, lockdown="confidentiality")
+    config = kernels.config(only=("hmm_range_fault",))
+    attachments = attach(kernel, config, choose(kernel, config)[0])
+    rows = tracing.bpf.maps["devices_map"].rows
+    rows.update(dict.fromkeys(rows, b"as it was"))
+    attachments.learn_devices(kernel.page_size)
+    assert set(rows.values()) == {b"as it was"}
+    (tmp_path / "iomem").write_text(IOMEM.replace("3ffe0", "3ffd0"))
+    attachments.learn_devices(kernel.page_size)
+    assert b"as it was" not in rows.values()
+    attachments.close()
+    kernel.symbols.close()
+
+
+def test_a_kernel_that_tells_no_ranges_has_no_devices(tracing: Tracing) -> None:
+    _, attachments = attached(kernels.kernel(), kernels.config(only=("hmm_range_fault",)))
+    assert not attachments.knows_devices
+    assert attachments.resources_problem
