@@ -55,6 +55,7 @@ def kernel(
     simulated: bool = False,
     possible_cpus: int = 4,
     page_size: int = 4096,
+    lockdown: str = "none",
 ) -> Kernel:
     """The newest kernel, with every function and field of the catalogue except ``without``."""
     return Kernel(
@@ -64,7 +65,7 @@ def kernel(
         device_private=True,
         symbols=Symbols(Path("/nonexistent")),
         iomem=Iomem(Path("/nonexistent")),
-        lockdown="none",
+        lockdown=lockdown,
         page_size=page_size,
         possible_cpus=possible_cpus,
         kprobe=kprobe,

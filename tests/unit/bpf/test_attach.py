@@ -208,7 +208,7 @@ def test_what_fentry_cannot_do_kprobes_do_for_both_ends_of_the_function(tracing:
     outcomes, _ = attached(kernels.kernel(), kernels.config())
     assert tracing.compiled == ["fentry", "kprobe"]
     assert {outcome.state for outcome in outcomes.values()} == {ATTACHED}
-    assert (outcomes["migrate_vma_pages"].kind, outcomes["migrate_vma_setup"].kind) == ("kprobe", "fentry")
+    assert (outcomes["migrate_vma_pages"].kind, outcomes["hmm_range_fault"].kind) == ("kprobe", "fentry")
     assert [link for link in tracing.links if link.how == "kprobe"] == [
         Link("kprobe", "leave_migrate_vma_pages", "migrate_vma_pages", retprobe=True),
         Link("kprobe", "enter_migrate_vma_pages", "migrate_vma_pages"),
@@ -269,9 +269,9 @@ def test_a_refused_entry_takes_the_exit_with_it(tracing: Tracing) -> None:
 
 
 def test_without_a_kprobe_pmu_what_fentry_cannot_do_fails_by_the_option_that_is_missing(tracing: Tracing) -> None:
-    tracing.refuse_link = lambda link: number(errno.EBUSY) if on("migrate_vma_setup")(link) else None
+    tracing.refuse_link = lambda link: number(errno.EBUSY) if on("hmm_range_fault")(link) else None
     outcomes, _ = attached(kernels.kernel(kprobe=None), kernels.config())
-    failed = outcomes["migrate_vma_setup"]
+    failed = outcomes["hmm_range_fault"]
     assert failed.state == ERROR
     assert failed.reason.endswith("; kprobe: this kernel has none (CONFIG_KPROBE_EVENTS)")
     assert tracing.compiled == ["fentry"]
@@ -290,7 +290,7 @@ def test_tracepoints_need_no_kprobe_pmu(tracing: Tracing) -> None:
 def test_the_simulators_functions_are_attached_by_uprobes_at_their_place_in_the_file(tracing: Tracing) -> None:
     outcomes, _ = attached(kernels.kernel(simulated=True), kernels.config())
     assert tracing.compiled == ["uprobe"]
-    assert {outcome.kind for outcome in outcomes.values()} == {"uprobe", "uretprobe"}
+    assert {outcome.kind for outcome in outcomes.values()} == {"uprobe"}
     assert {(link.how, link.target, link.offset) for link in tracing.links} == {("uprobe", "/simulator", 16)}
     assert Link("uprobe", "enter_set_migration_pte", "/simulator", 16) in tracing.links
     assert Link("uprobe", "leave_hmm_range_fault", "/simulator", 16, retprobe=True) in tracing.links
@@ -303,8 +303,8 @@ def test_want_of_privilege_is_denied_and_says_what_would_help(
     monkeypatch.setattr(attach_module, "_paranoid", lambda: 2)
     tracing.refuse_load = lambda load: number(errno.EPERM) if load.type == syscall.PROG_TRACING else None
     tracing.refuse_link = lambda link: number(errno.EACCES) if link.how == "kprobe" else None
-    outcomes, _ = attached(kernels.kernel(), kernels.config(only=("migrate_vma_setup",)))
-    denied = outcomes["migrate_vma_setup"]
+    outcomes, _ = attached(kernels.kernel(), kernels.config(only=("hmm_range_fault",)))
+    denied = outcomes["hmm_range_fault"]
     assert denied.state == DENIED
     assert denied.reason == (
         "fentry: not permitted: run as root, or with CAP_BPF and CAP_PERFMON;"
@@ -317,8 +317,8 @@ def test_a_refusal_in_spite_of_all_capabilities_is_a_security_modules(
 ) -> None:
     monkeypatch.setattr(attach_module, "capable", lambda *capabilities: True)
     tracing.refuse_load = lambda load: number(errno.EPERM)
-    outcomes, _ = attached(kernels.kernel(), kernels.config(only=("migrate_vma_setup",), attach="fentry"))
-    denied = outcomes["migrate_vma_setup"]
+    outcomes, _ = attached(kernels.kernel(), kernels.config(only=("hmm_range_fault",), attach="fentry"))
+    denied = outcomes["hmm_range_fault"]
     assert denied.state == DENIED
     assert denied.reason == (
         "fentry: not permitted in spite of the capabilities: a security module or a seccomp profile forbids it"
@@ -328,8 +328,8 @@ def test_a_refusal_in_spite_of_all_capabilities_is_a_security_modules(
 def test_a_paranoid_kernel_is_named_by_its_setting(tracing: Tracing, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attach_module, "_paranoid", lambda: 3)
     tracing.refuse_link = lambda link: number(errno.EACCES)
-    outcomes, _ = attached(kernels.kernel(), kernels.config(only=("migrate_vma_setup",), attach="kprobe"))
-    assert outcomes["migrate_vma_setup"].reason == (
+    outcomes, _ = attached(kernels.kernel(), kernels.config(only=("hmm_range_fault",), attach="kprobe"))
+    assert outcomes["hmm_range_fault"].reason == (
         "kprobe: perf_event_open is not permitted: kernel.perf_event_paranoid is 3; set it to 2, or give CAP_SYS_ADMIN"
     )
 
@@ -349,15 +349,31 @@ def test_a_program_that_the_verifier_refuses_is_told_by_the_end_of_its_log(traci
         "processed 12 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0\n"
     )
     tracing.refuse_load = lambda load: number(errno.EACCES)
-    outcomes, _ = attached(kernels.kernel(), kernels.config(only=("migrate_vma_setup",), attach="fentry"))
-    assert outcomes["migrate_vma_setup"].state == ERROR
-    assert outcomes["migrate_vma_setup"].reason == ("fentry: the verifier refuses it: R1 invalid mem access 'scalar'")
+    outcomes, _ = attached(kernels.kernel(), kernels.config(only=("hmm_range_fault",), attach="fentry"))
+    assert outcomes["hmm_range_fault"].state == ERROR
+    assert outcomes["hmm_range_fault"].reason == ("fentry: the verifier refuses it: R1 invalid mem access 'scalar'")
 
 
 def test_a_program_that_is_refused_without_a_log_is_told_by_the_error(tracing: Tracing) -> None:
+    tracing.refuse_load = lambda load: number(errno.ENOSPC)
+    outcomes, _ = attached(kernels.kernel(), kernels.config(only=("hmm_range_fault",), attach="fentry"))
+    assert outcomes["hmm_range_fault"].reason == "fentry: the verifier refuses it: No space left on device"
+
+
+def test_a_program_that_is_too_complex_is_told_without_a_log_of_megabytes(tracing: Tracing) -> None:
     tracing.refuse_load = lambda load: number(errno.E2BIG)
-    outcomes, _ = attached(kernels.kernel(), kernels.config(only=("migrate_vma_setup",), attach="fentry"))
-    assert outcomes["migrate_vma_setup"].reason == "fentry: the verifier refuses it: Argument list too long"
+    tracing.log = "0: (79) r6 = *(u64 *)(r1 +0)\n"
+    outcomes, _ = attached(kernels.kernel(), kernels.config(only=("hmm_range_fault",), attach="fentry"))
+    failed = outcomes["hmm_range_fault"]
+    assert failed.reason == "fentry: too complex for this kernel's verifier (a million instructions)"
+
+
+def test_no_migration_is_begun_whose_end_is_not_watched(tracing: Tracing) -> None:
+    tracing.refuse_link = lambda link: number(errno.EBUSY) if on("migrate_vma_finalize")(link) else None
+    outcomes, _ = attached(kernels.kernel(), kernels.config(attach="fentry"))
+    assert outcomes["migrate_vma_setup"].state == ERROR
+    assert outcomes["migrate_vma_setup"].reason == "fentry: needs migrate_vma_finalize"
+    assert "enter_migrate_vma_setup" not in [link.program for link in tracing.links]
 
 
 def test_a_compiler_that_fails_ends_the_start_and_leaves_nothing_attached(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmm_exporter.bpf.plan import ABSENT, DISABLED, ERROR, Outcome, choose
+from hmm_exporter.bpf.plan import ABSENT, DENIED, DISABLED, ERROR, Outcome, choose, reads_pages
 from hmm_exporter.bpf.source import Target
 from hmm_exporter.catalog.probes import GROUPS, PROBES
 from hmm_exporter.config import Config, Filter, Probes
@@ -128,9 +128,51 @@ def test_a_probe_that_says_nothing_alone_goes_with_the_one_it_requires(
 
 
 def test_a_probe_that_another_one_requires_needs_it_not() -> None:
-    excluded = Config(probes=Probes(exclude=("migrate_vma_finalize",)))
+    excluded = Config(probes=Probes(exclude=("migrate_vma_pages", "hmm_range_fault_locked")))
     plan, _ = choose(kernels.kernel(), excluded)
-    assert {"migrate_vma_setup", "migrate_vma_pages"} <= {target.probe for target in plan.targets}
+    there = {target.probe for target in plan.targets}
+    assert {"migrate_vma_setup", "migrate_vma_finalize", "hmm_range_fault"} <= there
+
+
+def test_without_a_migrations_end_there_is_no_beginning_and_nothing_in_between() -> None:
+    plan, left_out = choose(kernels.kernel(), Config(probes=Probes(exclude=("migrate_vma_finalize",))))
+    assert outcome(left_out, "migrate_vma_setup").reason == "needs migrate_vma_finalize: named in probes.exclude"
+    for name in ("migrate_vma_pages", "migrate_device_unmap"):
+        between = outcome(left_out, name)
+        assert between.state == DISABLED
+        assert between.reason == "needs migrate_vma_setup: needs migrate_vma_finalize: named in probes.exclude"
+    assert "migrate_vma_setup" not in {target.probe for target in plan.targets}
+
+
+def test_under_lockdown_what_only_looks_at_arrays_is_denied_and_all_else_is_there() -> None:
+    plan, left_out = choose(kernels.kernel(lockdown="confidentiality"), kernels.config())
+    assert {(each.probe.name, each.state, each.reason) for each in left_out} == {
+        (name, DENIED, "lockdown is confidentiality: what moved cannot be read, calls and times can")
+        for name in ("migrate_device_unmap", "migrate_device_pages")
+    }
+    assert not plan.pages
+
+
+@pytest.mark.parametrize(
+    ("kernel", "reads"),
+    [
+        (kernels.kernel(), True),
+        (kernels.kernel(lockdown="integrity"), True),
+        (kernels.kernel(lockdown="confidentiality"), False),
+        # The simulator's memory is a process's.
+        (kernels.kernel(lockdown="confidentiality", simulated=True), True),
+    ],
+    ids=["none", "integrity", "confidentiality", "simulator"],
+)
+def test_pages_are_read_unless_lockdown_is_confidentiality(kernel: Kernel, reads: bool) -> None:
+    assert reads_pages(kernel) is reads
+    assert choose(kernel, kernels.config())[0].pages is reads
+
+
+def test_an_option_that_has_a_substitute_is_0_where_the_kernel_has_it_not() -> None:
+    plan, left_out = choose(kernels.kernel({"MIGRATE_VMA_SELECT_COMPOUND"} | kernels.RENAMED), kernels.config())
+    assert left_out == []
+    assert plan.enumerators["MIGRATE_VMA_SELECT_COMPOUND"] == 0
 
 
 def test_a_kernel_whose_tasks_cannot_be_read_has_no_probes() -> None:

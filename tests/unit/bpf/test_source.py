@@ -6,26 +6,29 @@ from __future__ import annotations
 import ctypes
 import itertools
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hmm_exporter.bpf import source
+from hmm_exporter.bpf.code import CALLBACK
 from hmm_exporter.bpf.plan import choose
 from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.probe import Probe
 from hmm_exporter.catalog.probes import OPTIONAL_FIELDS, PROBES, PROCESS_FIELDS, RESOURCE_ENUMERATORS, RESOURCE_FIELDS
 from hmm_exporter.catalog.tables import TABLES, Kind, Table
-from hmm_exporter.catalog.values import CONSTANTS
-from hmm_exporter.config import Filter
+from hmm_exporter.catalog.values import CONSTANTS, OTHER_DEVICE
+from hmm_exporter.config import Filter, Seconds
 from tests.unit.bpf import in_memory, kernels
 from tests.unit.bpf.c_text import Source, preprocess, uses
 
 HASHES = [table for table in TABLES if table.kind is Kind.HASH]
 ARRAYS = [table for table in TABLES if table.kind is Kind.ARRAY]
 BUILDS = ("fentry", "kprobe", "uprobe")
-SHARED = ("glue.c", "histogram.c", "process.c", "rows.c", "thread.c", "book.c")
+SOURCES = sorted({name for probe in PROBES for name in probe.sources})
+SHARED = ("glue.c", "histogram.c", "process.c", "rows.c", "book.c", "device.c", "arrival.c", "pages.c", "thread.c")
 """Files that are part of every program, whatever the probes."""
 
 _names = st.sampled_from([probe.name for probe in PROBES])
@@ -53,14 +56,16 @@ def of_table(table: Table) -> str:
 KEYS = {
     "owner": (8, 0),
     "driver": (8, 0),
-    "migration": (10, 6),
+    "migration": (11, 5),
+    "migration_histogram": (9, 7),
     "range_fault": (10, 6),
+    "range_attempt": (8, 0),
     "ebusy": (13, 3),
     "interval_notifier": (8, 0),
     "failure": (13, 3),
-    "process": (16, 0),
-    "process_migration": (25, 7),
-    "process_failure": (20, 4),
+    "process": (24, 0),
+    "process_migration": (33, 7),
+    "process_failure": (28, 4),
 }
 
 
@@ -71,7 +76,7 @@ def test_every_hash_has_a_key_of_this_size_and_padding() -> None:
 @pytest.mark.parametrize("table", HASHES, ids=of_table)
 def test_the_compiler_lays_out_a_key_without_a_hole_between_its_fields(table: Table) -> None:
     key = in_memory.c_structs(1)[f"{table.name}_key"]
-    sizes = {"u64": 8, "comm": 16, "u32": 4, "u16": 2, "u8": 1}
+    sizes = {"u64": 8, "comm": 24, "u32": 4, "u16": 2, "u8": 1}
     expected = itertools.accumulate((sizes[each.c_type] for each in table.keys), initial=0)
     offsets = [getattr(key, each.name).offset for each in table.keys]
     assert offsets == list(expected)[:-1]
@@ -118,8 +123,8 @@ def test_every_row_fits_into_the_zero_row_that_initialises_it(shards: int) -> No
 
 
 @pytest.mark.parametrize("shards", [1, 2, 4, 8])
-def test_the_program_makes_a_map_for_every_table_and_four_of_its_own(shards: int) -> None:
-    own = {"thread_map", "zero_map", "stack_map", "resource_map"}
+def test_the_program_makes_a_map_for_every_table_and_seven_of_its_own(shards: int) -> None:
+    own = {"thread_map", "arrival_map", "resident_map", "devices_map", "zero_map", "stack_map", "resource_map"}
     assert set(in_memory.layouts(shards)) == {f"{table.name}_map" for table in TABLES} | own
 
 
@@ -159,26 +164,37 @@ def test_a_full_table_books_every_unknown_field_as_other_and_counts_it(table: Ta
 
 
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
-def test_a_probes_source_file_exists(probe: Probe) -> None:
-    assert (source.PROGRAMS / probe.source).is_file()
-    assert probe.source not in SHARED
+def test_a_probes_source_files_exist(probe: Probe) -> None:
+    assert probe.sources
+    for name in probe.sources:
+        assert (source.PROGRAMS / name).is_file()
+        assert name not in SHARED
 
 
-@pytest.mark.parametrize("name", sorted({probe.source for probe in PROBES}))
-def test_a_source_file_defines_the_programs_that_its_probes_declare_and_no_others(name: str) -> None:
+def defined_in(name: str) -> list[tuple[str, str]]:
+    """The programs in a file: (macro, probe)."""
     text = (source.PROGRAMS / name).read_text()
-    defined = sorted(re.findall(r"^(ENTER|LEAVE|TRACEPOINT)\((\w+)\)", text, re.MULTILINE))
-    declared = []
-    for probe in PROBES:
-        if probe.source == name:
-            entry = "TRACEPOINT" if probe.tracepoint else "ENTER"
-            declared += [(entry, probe.name)] * probe.entry + [("LEAVE", probe.name)] * probe.exit
-    assert defined == sorted(declared)
+    return re.findall(r"^(ENTER|LEAVE|TRACEPOINT)\((\w+)\)", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
+def test_a_probes_source_files_define_the_programs_that_it_declares_each_once(probe: Probe) -> None:
+    entry = "TRACEPOINT" if probe.tracepoint else "ENTER"
+    declared = [(entry, probe.name)] * probe.entry + [("LEAVE", probe.name)] * probe.exit
+    defined = [found for name in probe.sources for found in defined_in(name) if found[1] == probe.name]
+    assert defined == declared
+
+
+def test_files_define_no_program_that_nobody_declares() -> None:
+    defined = [(name, probe) for name in SOURCES for _, probe in defined_in(name)]
+    assert {probe for _, probe in defined} == {probe.name for probe in PROBES}
+    assert {(name, probe.name) for probe in PROBES for name in probe.sources} >= set(defined)
+    assert [found for name in SHARED for found in defined_in(name) if found[1] != "function"] == []
 
 
 def test_every_file_of_the_program_is_shared_or_some_probes_or_walks_the_resources() -> None:
     files = {path.name for path in source.PROGRAMS.glob("*.c")}
-    assert files == set(SHARED) | {probe.source for probe in PROBES} | {"iomem.c"}
+    assert files == set(SHARED) | set(SOURCES) | {"iomem.c"}
 
 
 def test_the_walk_of_the_resources_uses_what_is_declared_for_it() -> None:
@@ -202,12 +218,12 @@ def fields_used(code: str) -> set[str]:
     return found | {"task_struct_comm" for _ in uses(code, "READ_COMM")}
 
 
-@pytest.mark.parametrize("name", sorted({probe.source for probe in PROBES}))
+@pytest.mark.parametrize("name", SOURCES)
 def test_a_source_file_reads_only_fields_that_its_probes_declare(name: str) -> None:
     declared = {
         path.replace(".", "_")
         for probe in PROBES
-        if probe.source == name
+        if name in probe.sources
         for path in PROCESS_FIELDS + OPTIONAL_FIELDS + probe.fields
     }
     assert fields_used((source.PROGRAMS / name).read_text()) <= declared
@@ -272,7 +288,7 @@ def test_an_older_or_smaller_kernel_gets_a_program_that_compiles(without: set[st
 def test_a_program_holds_the_subjects_of_its_probes_and_no_others() -> None:
     plan, _ = choose(kernels.kernel(), kernels.config(only=("hmm_range_fault",)))
     files = re.findall(r'#line 1 "(\w+\.c)"', source.text(plan, "fentry"))
-    assert files == [*SHARED, "range_fault.c", "iomem.c"]
+    assert files == [*SHARED, "range_attempt.c", "range_fault.c", "iomem.c"]
 
 
 @pytest.mark.parametrize("build", BUILDS)
@@ -388,3 +404,60 @@ def test_a_process_passes_if_its_tgid_and_its_comm_are_listed_where_there_is_a_l
     comm = data.draw(st.sampled_from(comms) | _comms if comms else _comms)
     expected = (not tgids or tgid in tgids) and (not comms or comm in comms)
     assert passes(Filter(tgids=tuple(tgids), comms=tuple(comms)), tgid, comm.encode()) is expected
+
+
+def test_lockdown_gets_a_program_that_reads_no_array() -> None:
+    """bpf_probe_read_kernel would be refused, and the whole program with it."""
+    made = {pages: kernels.kernel(lockdown="none" if pages else "confidentiality") for pages in (True, False)}
+    texts = {pages: source.text(choose(kernel, kernels.config())[0], "fentry") for pages, kernel in made.items()}
+    read = {pages: preprocess(text) for pages, text in texts.items()}
+    assert (read[True].macros["PAGES"], read[False].macros["PAGES"]) == ("1", "0")
+    assert {name for name in PAGES_ONLY if f"({name})" in read[False].code} == set()
+    assert {name for name in PAGES_ONLY if f"({name})" in read[True].code} == PAGES_ONLY
+    assert [undefined(each, "fentry") for each in read.values()] == [set(), set()]
+    # What walks the arrays is defined, and called by nobody.
+    calls = [line for line in read[False].code.splitlines() if line.startswith("\t") and "walk_arrays(&" in line]
+    assert calls == []
+
+
+PAGES_ONLY = {"migrate_device_unmap", "migrate_device_pages"}
+
+
+def test_the_callback_takes_the_constant_that_stands_for_its_address() -> None:
+    made = program()
+    assert int(made.macros["WALK_BLOCK"].removesuffix("ULL"), 16) == source.WALK_BLOCK
+    assert re.search(rf"^int {CALLBACK}\(u64 \*context\)", made.code, re.MULTILINE)
+    (call,) = (arguments for arguments in uses(made.code, "loop") if "WALK_BLOCK" in arguments[1])
+    assert call[1] == "(void *)WALK_BLOCK"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(10.0, "10000000000ULL"), (0.001, "1000000ULL"), (3600, "3600000000000ULL")]
+)
+def test_the_thrash_window_reaches_the_program_in_nanoseconds(seconds: float, text: str) -> None:
+    config = replace(kernels.config(), thrash_window=Seconds(seconds))
+    plan, _ = choose(kernels.kernel(), config)
+    assert preprocess(source.text(plan, "fentry")).macros["THRASH_WINDOW_NS"] == text
+
+
+def test_devices_and_directions_reach_the_program_with_their_numbers() -> None:
+    macros = program().macros
+    assert (macros["DEVICE_none"], macros["DEVICE_unknown"], macros["DEVICE_REGIONS"]) == ("64", "65", "64")
+    assert (macros["DIRECTION_host_to_device"], macros["DIRECTION_device_to_host"]) == ("1", "2")
+    assert macros["DIRECTION_COUNT"] == "4"
+    assert int(macros["OTHER_DEVICE"], 16) == OTHER_DEVICE
+
+
+@pytest.mark.parametrize(("page_size", "region"), [(4096, 2 << 20), (65536, 512 << 20)])
+def test_a_region_is_as_large_as_a_huge_page(page_size: int, region: int) -> None:
+    plan, _ = choose(kernels.kernel(page_size=page_size), kernels.config())
+    assert 1 << int(preprocess(source.text(plan, "fentry")).macros["REGION_SHIFT"]) == region
+
+
+def test_a_kernel_without_huge_migrations_has_no_bit_for_them() -> None:
+    """An enumerator of 0 turns probes off, but this one is not needed: 0 is what the conditionals want."""
+    older = program(without=frozenset({"MIGRATE_VMA_SELECT_COMPOUND", *kernels.RENAMED}))
+    assert older.macros["MIGRATE_VMA_SELECT_COMPOUND"] == "0x0ULL"
+    assert older.macros["COMPOUND_OF(entry)"] == "0ULL"
+    assert program().macros["COMPOUND_OF(entry)"] != "0ULL"
+    assert undefined(older, "fentry") == set()
