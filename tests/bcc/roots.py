@@ -15,7 +15,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.image import KEYRING, cache_folder
+from tests.lab.builder import KEYRING
+from tests.lab.image import cache_folder
 
 PACKAGES = ("base-files", "python3-bpfcc")
 LIBRARIES = f"{platform.machine()}-linux-gnu"

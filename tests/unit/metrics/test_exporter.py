@@ -306,25 +306,38 @@ hmm_exporter_probe_runs_total{probe="hmm_range_fault"} 0.0
 hmm_exporter_probe_run_seconds_total{probe="migrate_vma_setup"} 1.5e-06
 hmm_exporter_probe_run_seconds_total{probe="hmm_range_fault"} 0.0
 # HELP hmm_exporter_probe_missed_total Events that a probe did not see, or not to the end: skipped while the \
-same program was preempted on that CPU (fentry), lost return probes (kprobe), no room for the thread.
+same program was preempted on that CPU (fentry), or any other BPF program (kprobe), lost return probes (kprobe), no \
+room for the thread.
 # TYPE hmm_exporter_probe_missed_total counter
-hmm_exporter_probe_missed_total{probe="migrate_vma_setup"} 3.0
+hmm_exporter_probe_missed_total{probe="migrate_vma_setup"} 2.0
 hmm_exporter_probe_missed_total{probe="hmm_range_fault"} 4.0
 """
 
 
-def test_runs_and_misses_of_a_probe_are_those_of_all_its_programs(counted: dict[int, Runs]) -> None:
+def test_runs_of_a_probe_are_those_of_all_its_programs_and_so_are_misses_but_a_return_probes(
+    counted: dict[int, Runs],
+) -> None:
     counted |= {11: Runs(10, 1000, 1), 12: Runs(20, 500, 2), 13: Runs(0, 0, 4)}
     with map_set() as (_, maps):
         assert families(ProbeRuns(PROGRAMS), maps, []) == RUNS
 
 
 def test_where_bpf_statistics_are_off_there_are_no_run_metrics(counted: dict[int, Runs]) -> None:
-    counted |= {11: Runs(0, 0, 1)}
+    counted |= {12: Runs(0, 0, 1)}
     with map_set() as (_, maps):
         made = families(ProbeRuns(PROGRAMS), maps, [])
     assert "probe_run" not in made
     assert 'hmm_exporter_probe_missed_total{probe="migrate_vma_setup"} 1.0' in made
+
+
+def test_a_return_probe_that_was_skipped_is_missed_once(counted: dict[int, Runs]) -> None:
+    """It is among the entries without a return already; on its own, it has no entries."""
+    counted |= {11: Runs(0, 0, 5), 14: Runs(0, 0, 5)}
+    alone = Program("hmm_dma_map_pfn", "leave_hmm_dma_map_pfn", "kretprobe", 14)
+    with map_set() as (bpf, maps):
+        book_calls(bpf, entered=5)
+        found = missed(ProbeRuns([*PROGRAMS, alone]), maps, [])
+    assert found == {PROBE: 5, "hmm_range_fault": 0, "hmm_dma_map_pfn": 5}
 
 
 def book_calls(bpf: Bpf, **calls: int) -> None:
