@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.process import ROOT, SIMULATOR, Exporter
+from hmm_exporter.catalog.probes import PROBES
+from tests.process import ROOT, SIMULATOR, Exporter, issue_exactly
 
 
 def run(
@@ -158,19 +159,38 @@ def test_without_btf_it_serves_and_every_probe_says_why(tmp_path: Path) -> None:
         assert not [name for name in samples.names() if name.startswith("hmm_migration")]
 
 
-def test_with_hidden_kallsyms_it_counts_and_says_what_it_cannot_name(tmp_path: Path) -> None:
-    hidden = tmp_path / "simulator"
-    hidden.mkdir()
-    for suffix in ("", ".btf", ".kallsyms"):
-        shutil.copy(f"{SIMULATOR}{suffix}", hidden / f"hmm-simulator{suffix}")
-    program = str(hidden / "hmm-simulator")
-    # The addresses are needed to attach the simulator's uprobes, so it is hidden after the start.
-    symbols = hidden / "hmm-simulator.kallsyms"
-    done = run(tmp_path, {"simulator": program}, ["--check"])
-    assert "attached" in done.stdout
-    zeros = re.sub(r"^[0-9a-f]{16}", "0" * 16, symbols.read_text(), flags=re.MULTILINE)
+def hidden(kallsyms: str) -> str:
+    """As to a reader without the right to see addresses."""
+    return re.sub(r"^[0-9a-f]{16}", "0" * 16, kallsyms, flags=re.MULTILINE)
+
+
+def test_with_hidden_kallsyms_it_counts_all_the_same_and_calls_unknown_what_it_cannot_name(tmp_path: Path) -> None:
+    program = tmp_path / "hmm-simulator"
+    for suffix in ("", ".btf", ".kallsyms", ".iomem"):
+        shutil.copy(f"{SIMULATOR}{suffix}", f"{program}{suffix}")
+    symbols = tmp_path / "hmm-simulator.kallsyms"
+    # What Python has read ahead it keeps: of a kernel's, a part that names nobody.
+    ahead = "".join(f"{1:016x} a filler_{number}\n" for number in range(10_000))
+    symbols.write_text(ahead + symbols.read_text())
+    with Exporter(tmp_path, {"simulator": str(program)}) as exporter:
+        # The addresses are needed to attach the simulator's uprobes, so they are hidden after the start.
+        symbols.write_text(hidden(symbols.read_text()))
+        issued = issue_exactly(1000, program=program)
+        samples = exporter.scrape()
+    for metric, kind, label in (
+        ("hmm_migrations_started_total", "migrations", "pgmap_owner"),
+        ("hmm_range_faults_total", "range_faults", "driver"),
+    ):
+        assert samples.sum(metric) == sum(event["count"] for event in issued[kind]) > 0
+        named = {dict(its)[label] for its in samples.nonzero(metric)}
+        assert {name.partition("-")[0] for name in named} <= {"unknown", "none", "other"}
+        assert "unknown" in {name.partition("-")[0] for name in named}
+    assert samples.get("hmm_exporter_books_balanced") == 1
+
+
+def test_check_says_that_kallsyms_is_hidden_and_what_that_costs(tmp_path: Path) -> None:
     kallsyms = tmp_path / "kallsyms"
-    kallsyms.write_text(zeros)
+    kallsyms.write_text(hidden(Path(f"{SIMULATOR}.kallsyms").read_text()))
     check = run(tmp_path, {}, ["--check"], prefix=_mounted(kallsyms, "/proc/kallsyms"))
     assert check.returncode == 0, check.stderr
     assert (
@@ -182,7 +202,7 @@ def test_with_hidden_kallsyms_it_counts_and_says_what_it_cannot_name(tmp_path: P
 def test_on_a_kernel_without_hmm_it_serves_with_every_reason(tmp_path: Path) -> None:
     with Exporter(tmp_path, {"simulator": None}) as exporter:
         info = exporter.scrape().named("hmm_exporter_probe_info")
-        assert len(info) == 19
+        assert len(info) == len(PROBES)
         if not Path("/sys/kernel/btf/vmlinux").exists():
             pytest.skip("this machine's kernel has no BTF")
         for its in info:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import struct
 from pathlib import Path
 
 import pytest
 
 from hmm_exporter.bpf import attach, syscall
-from hmm_exporter.bpf.code import link
-from hmm_exporter.bpf.compiler import compile_source
+from hmm_exporter.bpf.code import CALLBACK, Code, link
+from hmm_exporter.bpf.compiler import Compiled, compile_source
 from hmm_exporter.bpf.maps import MapSet
 from hmm_exporter.bpf.plan import choose
-from hmm_exporter.bpf.source import Plan, text
+from hmm_exporter.bpf.source import WALK_BLOCK, Plan, text
 from hmm_exporter.catalog.probes import GROUPS, PROBES
 from hmm_exporter.config import Config, Limits, Probes
 from hmm_exporter.kernel.simulated import simulated_kernel
@@ -66,3 +67,32 @@ def test_the_maps_of_a_node_with_256_cpus_stay_below_32_mib() -> None:
         assert maps.memory_bytes() < 32 << 20
     finally:
         maps.close()
+
+
+def test_the_kernel_takes_the_types_of_functions_and_a_program_with_its_callback_by_them() -> None:
+    """Two instructions that load the callback's address, a call of bpf_loop, and the callback behind them."""
+
+    def instruction(opcode: int, registers: int, immediate: int) -> bytes:
+        return struct.pack("<BBhi", opcode, registers, 0, immediate)
+
+    marker = struct.unpack("<ii", struct.pack("<Q", WALK_BLOCK))
+    caller = b"".join(
+        [
+            instruction(0xB7, 1, 3),  # r1 = 3 times
+            instruction(0x18, 2, marker[0]) + instruction(0, 0, marker[1]),  # r2 = the callback
+            instruction(0xB7, 3, 0),  # r3 = no context
+            instruction(0xB7, 4, 0),  # r4 = no flags
+            instruction(0x85, 0, 181),  # bpf_loop
+            instruction(0x95, 0, 0),
+        ]
+    )
+    callback = instruction(0xB7, 0, 0) + instruction(0x95, 0, 0)
+    (code,) = link(Compiled({"enter_x": caller, CALLBACK: callback}, {}, ""), {}).values()
+    program = attach.load(syscall.PROG_RAW_TRACEPOINT, code, "loops")
+    try:
+        assert syscall.prog_test_run(program, bytes(16)) == 3
+    finally:
+        os.close(program)
+    wrong = Code(code.instructions, code.callback_at + 1)
+    with pytest.raises(attach.NotAttached):
+        os.close(attach.load(syscall.PROG_RAW_TRACEPOINT, wrong, "loops"))

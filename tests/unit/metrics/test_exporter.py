@@ -314,7 +314,7 @@ hmm_exporter_probe_missed_total{probe="hmm_range_fault"} 4.0
 """
 
 
-def test_runs_of_a_probe_are_those_of_all_its_programs_and_so_are_misses_but_a_return_probes(
+def test_runs_and_misses_of_a_probe_are_those_of_all_its_programs_but_a_return_probes_misses(
     counted: dict[int, Runs],
 ) -> None:
     counted |= {11: Runs(10, 1000, 1), 12: Runs(20, 500, 2), 13: Runs(0, 0, 4)}
