@@ -56,6 +56,8 @@ def kernel(
     possible_cpus: int = 4,
     page_size: int = 4096,
     lockdown: str = "none",
+    kprobe_multi: bool = False,
+    preemptible: bool = False,
 ) -> Kernel:
     """The newest kernel, with every function and field of the catalogue except ``without``."""
     return Kernel(
@@ -70,6 +72,8 @@ def kernel(
         possible_cpus=possible_cpus,
         kprobe=kprobe,
         uprobe=UPROBE,
+        kprobe_multi=kprobe_multi,
+        preemptible=preemptible,
         simulated=Simulated("/simulator", {probe.name: 16 for probe in PROBES}) if simulated else None,
     )
 

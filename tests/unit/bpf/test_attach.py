@@ -1,156 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading and attaching, probe by probe, in a kernel of the tests' own that refuses what it is told to.
-
-Nothing is compiled: each program's code is its name. What the kernel then makes of real code is the
-affair of tests/bpf.
-"""
+"""Loading and attaching, probe by probe, in a kernel of the tests' own that refuses what it is told to."""
 
 from __future__ import annotations
 
 import errno
 import os
-import re
-import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from hmm_exporter.bpf import attach as attach_module
-from hmm_exporter.bpf import source, syscall
-from hmm_exporter.bpf.attach import Attachments, _paranoid, attach, wanted_programs
+from hmm_exporter.bpf import syscall
+from hmm_exporter.bpf.attach import _paranoid, attach, wanted_programs
 from hmm_exporter.bpf.compiler import Compiled
-from hmm_exporter.bpf.plan import ATTACHED, DENIED, ERROR, Outcome, choose
-from hmm_exporter.bpf.resource_walk import PROGRAM, ResourceWalk
+from hmm_exporter.bpf.plan import ATTACHED, DENIED, ERROR, choose
 from hmm_exporter.catalog.probe import Probe
 from hmm_exporter.catalog.probes import GROUPS, PROBES
-from hmm_exporter.config import Config, Limits, Maps
+from hmm_exporter.config import Limits, Maps
 from hmm_exporter.errors import StartError
-from hmm_exporter.kernel.features import Kernel
-from hmm_exporter.kernel.iomem import Iomem
-from hmm_exporter.kernel.symbols import Symbols
 from tests.unit.bpf import kernels
 from tests.unit.bpf.c_text import preprocess
-from tests.unit.bpf.in_memory import Bpf, layouts
+from tests.unit.bpf.tracing import Link, Load, Tracing, attached, number
 
 BY_NAME = {probe.name: probe for probe in PROBES}
 ALL_GROUPS = frozenset(group.name for group in GROUPS)
-
-
-class Load(NamedTuple):
-    """A program that was loaded."""
-
-    type: int
-    program: str
-    attach_type: int
-    btf_id: int
-
-
-class Link(NamedTuple):
-    """A program that was attached: how, to what, from where in the file, and as a return probe or not."""
-
-    how: str
-    program: str
-    target: str = ""
-    offset: int = 0
-    retprobe: bool = False
-
-
-def number(code: int) -> OSError:
-    return OSError(code, os.strerror(code))
-
-
-class Tracing:
-    """The kernel's side. ``refuse_load`` and ``refuse_link`` are asked for an error, or None."""
-
-    def __init__(self) -> None:
-        self.loads: list[Load] = []
-        self.links: list[Link] = []
-        self.compiled: list[str] = []
-        self.refuse_load: Callable[[Load], OSError | None] = lambda load: None
-        self.refuse_link: Callable[[Link], OSError | None] = lambda link: None
-        self.log = ""
-        self.bpf = Bpf()
-        self._programs: dict[int, str] = {}
-
-    def compile_source(self, text: str, python: str, timeout: float) -> Compiled:
-        source = preprocess(text)
-        build = next(name for name in source.defined if name.startswith("BUILD_"))
-        self.compiled.append(build.removeprefix("BUILD_").lower())
-        programs = {}
-        for macro, name in re.findall(r"^(ENTER|LEAVE|TRACEPOINT)\((\w+)\)", source.code, re.MULTILINE):
-            program = f"{'leave' if macro == 'LEAVE' else 'enter'}_{name}"
-            programs[program] = program.encode().ljust(64, b"\0")
-        if PROGRAM in source.code:
-            programs[PROGRAM] = PROGRAM.encode().ljust(64, b"\0")
-        return Compiled(programs, layouts(1), "0.26.0")
-
-    def prog_load(
-        self,
-        kind: int,
-        code: bytes,
-        name: str,
-        attach_type: int = 0,
-        btf_id: int = 0,
-        log_bytes: int = 0,
-        functions: Sequence[tuple[int, int]] = (),
-        btf_fd: int = 0,
-    ) -> tuple[int, str]:
-        assert bool(functions) == bool(btf_fd)
-        load = Load(kind, code.rstrip(b"\0").decode(), attach_type, btf_id)
-        refusal = self.refuse_load(load)
-        if refusal:
-            raise OSError(refusal.errno, refusal.strerror, self.log if log_bytes else "")
-        self.loads.append(load)
-        return self._open(load.program), ""
-
-    def prog_test_run(self, fd: int, context: bytes) -> int:
-        """The walk of the resources, which finds none; 0 is that it is done."""
-        assert self._programs[fd] == PROGRAM
-        return 0
-
-    def raw_tracepoint_open(self, prog_fd: int, name: str = "") -> int:
-        return self._link(Link("tracepoint" if name else "tracing", self._programs[prog_fd], name))
-
-    def probe_open(self, pmu: int, retprobe_bit: int | None, target: str, offset: int, prog_fd: int) -> int:
-        assert retprobe_bit in (None, 0)
-        how = {kernels.KPROBE.type: "kprobe", kernels.UPROBE.type: "uprobe"}[pmu]
-        return self._link(Link(how, self._programs[prog_fd], target, offset, retprobe_bit is not None))
-
-    def _link(self, link: Link) -> int:
-        refusal = self.refuse_link(link)
-        if refusal:
-            raise refusal
-        self.links.append(link)
-        return self._open(link.program)
-
-    def _open(self, program: str) -> int:
-        fd = os.open(os.devnull, os.O_RDONLY)
-        self._programs[fd] = program
-        return fd
-
-
-@pytest.fixture
-def tracing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracing]:
-    """A kernel; nothing may stay open in it when the test is over."""
-    made = Tracing()
-    before = os.listdir("/proc/self/fd")
-    with made.bpf.installed():
-        for name in ("prog_load", "prog_test_run", "raw_tracepoint_open", "probe_open"):
-            monkeypatch.setattr(syscall, name, getattr(made, name))
-        monkeypatch.setattr(attach_module, "compile_source", made.compile_source)
-        yield made
-    assert os.listdir("/proc/self/fd") == before
-
-
-def attached(kernel: Kernel, config: Config) -> tuple[dict[str, Outcome], Attachments]:
-    """Outcomes by probe. The attachments are closed already."""
-    plan, _ = choose(kernel, config)
-    attachments = attach(kernel, config, plan)
-    attachments.close()
-    return {outcome.probe.name: outcome for outcome in attachments.outcomes}, attachments
 
 
 def on(function: str) -> Callable[[Link], bool]:
@@ -229,6 +104,32 @@ def test_the_kinds_that_the_configuration_allows_are_tried(tracing: Tracing, wan
     tracing.refuse_link = lambda link: number(errno.EBUSY)
     attached(kernels.kernel(), kernels.config(attach=wanted))
     assert tracing.compiled == builds
+
+
+@pytest.mark.parametrize(
+    ("multi", "preemptible", "first"),
+    [(True, True, "kprobe"), (True, False, "fentry"), (False, True, "fentry"), (False, False, "fentry")],
+)
+def test_kprobes_come_first_where_programs_can_be_preempted_and_no_return_is_lost(
+    tracing: Tracing, multi: bool, preemptible: bool, first: str
+) -> None:
+    kernel = kernels.kernel(kprobe_multi=multi, preemptible=preemptible)
+    outcomes, _ = attached(kernel, kernels.config())
+    assert tracing.compiled == [first]
+    assert {outcome.state for outcome in outcomes.values()} == {ATTACHED}
+
+
+def test_one_kind_of_link_serves_entries_and_returns_and_needs_no_pmu(tracing: Tracing) -> None:
+    kernel = kernels.kernel(kprobe=None, kprobe_multi=True)
+    outcomes, _ = attached(kernel, kernels.config(only=("hmm_range_fault",), attach="kprobe"))
+    assert outcomes["hmm_range_fault"].kind == "kprobe"
+    assert tracing.links == [
+        Link("kprobe-multi", "leave_hmm_range_fault", "hmm_range_fault", retprobe=True),
+        Link("kprobe-multi", "enter_hmm_range_fault", "hmm_range_fault"),
+    ]
+    assert {load.attach_type for load in tracing.loads if load.type == syscall.PROG_KPROBE} == {
+        syscall.TRACE_KPROBE_MULTI
+    }
 
 
 def test_when_neither_kind_can_both_reasons_are_told(tracing: Tracing) -> None:
@@ -437,125 +338,3 @@ def test_the_limits_of_the_configuration_are_the_maps(tracing: Tracing) -> None:
     assert (len(attachments.maps.read_threads()), attachments.maps.threads) == (0, 100)
     assert attachments.bcc == "0.26.0"
     attachments.close()
-
-
-def telling(
-    folder: Path, kallsyms: str = "ffffffff82a4f3c0 D iomem_resource\n", iomem: str = "", **facts: str
-) -> Kernel:
-    """A kernel that tells its symbols, and no ranges, or those of a made /proc/iomem."""
-    (folder / "kallsyms").write_text(kallsyms)
-    if iomem:
-        (folder / "iomem").write_text(iomem)
-    return replace(
-        kernels.kernel(),
-        symbols=Symbols(folder / "kallsyms"),
-        iomem=Iomem(folder / "iomem"),
-        **facts,  # type: ignore[arg-type]
-    )
-
-
-def resources(kernel: Kernel, config: Config | None = None) -> tuple[type | None, str]:
-    """What is to be asked for resources, and why it knows none."""
-    plan, _ = choose(kernel, config or kernels.config())
-    attachments = attach(kernel, config or kernels.config(), plan)
-    found = type(attachments.resources), attachments.resources_problem
-    attachments.close()
-    kernel.iomem.close()
-    kernel.symbols.close()
-    return found
-
-
-def test_the_walk_of_the_resources_is_loaded_once_and_attached_to_nothing(tracing: Tracing, tmp_path: Path) -> None:
-    tracing.refuse_link = lambda link: number(errno.ENOTSUP) if link.how == "tracing" else None
-    assert resources(telling(tmp_path)) == (ResourceWalk, "")
-    assert tracing.compiled == ["fentry", "kprobe"]
-    loads = [load for load in tracing.loads if load.program == PROGRAM]
-    assert loads == [Load(syscall.PROG_RAW_TRACEPOINT, PROGRAM, 0, 0)]
-    assert PROGRAM not in [link.program for link in tracing.links]
-
-
-def test_where_no_walk_is_possible_the_file_is_asked_if_it_tells_anything(tracing: Tracing, tmp_path: Path) -> None:
-    tracing.refuse_load = lambda load: number(errno.EPERM) if load.program == PROGRAM else None
-    assert resources(telling(tmp_path, iomem="1000-1fff : System RAM\n")) == (Iomem, "")
-
-
-def test_lockdown_is_the_reason_before_the_kernel_is_asked(tracing: Tracing, tmp_path: Path) -> None:
-    reason = "lockdown is confidentiality: BPF programs may not read the kernel's memory"
-    assert resources(telling(tmp_path, lockdown="confidentiality")) == (Iomem, reason)
-    assert PROGRAM not in [load.program for load in tracing.loads]
-
-
-def test_a_kernel_whose_symbols_lack_the_root_has_no_walk(tracing: Tracing, tmp_path: Path) -> None:
-    reason = "kallsyms has no iomem_resource: the kernel needs CONFIG_KALLSYMS_ALL"
-    assert resources(telling(tmp_path, kallsyms="ffffffff81000000 T _text\n")) == (Iomem, reason)
-
-
-def test_hidden_symbols_are_the_reason_for_no_walk(tracing: Tracing, tmp_path: Path) -> None:
-    _, problem = resources(telling(tmp_path, kallsyms="0000000000000000 D iomem_resource\n"))
-    assert "shows no addresses: give CAP_SYSLOG" in problem
-
-
-def test_what_the_verifier_says_of_the_walk_is_the_reason(tracing: Tracing, tmp_path: Path) -> None:
-    tracing.log = "0: (85) call bpf_probe_read_kernel#113\nprogram of this type cannot use helper\nprocessed 1 insns"
-    tracing.refuse_load = lambda load: number(errno.EINVAL) if load.program == PROGRAM else None
-    _, problem = resources(telling(tmp_path))
-    assert problem == "the verifier refuses it: program of this type cannot use helper"
-
-
-def test_a_simulator_has_its_file_only(tracing: Tracing, tmp_path: Path) -> None:
-    (tmp_path / "simulator.iomem").write_text("1000-1fff : hmm_dmirror\n")
-    kernel = replace(kernels.kernel(simulated=True), iomem=Iomem(tmp_path / "simulator.iomem"))
-    assert resources(kernel) == (Iomem, "")
-    assert PROGRAM not in [load.program for load in tracing.loads]
-
-
-def test_no_reason_and_no_representation_tells_the_address_of_the_root(tracing: Tracing, tmp_path: Path) -> None:
-    kernel = telling(tmp_path)
-    plan, _ = choose(kernel, kernels.config())
-    attachments = attach(kernel, kernels.config(), plan)
-    attachments.close()
-    kernel.symbols.close()
-    kernel.iomem.close()
-    told = [repr(attachments.resources), attachments.resources_problem, source.text(plan, "fentry")]
-    assert not [each for each in told if "82a4f3c0" in each or str(0xFFFFFFFF82A4F3C0) in each]
-
-
-IOMEM = "00001000-0fffffffff : System RAM\n3ffe00000000-3fffffffffff : hmm_dmirror\n"
-
-
-def test_the_programs_are_told_whose_frames_are_whose_before_the_first_one_is_attached(
-    tracing: Tracing, tmp_path: Path
-) -> None:
-    knew: list[bytes] = []
-    kernel = telling(tmp_path, iomem=IOMEM, lockdown="confidentiality")
-    config = kernels.config(only=("hmm_range_fault",))
-    bpf = tracing.bpf
-    tracing.refuse_link = lambda link: knew.extend(bpf.maps["devices_map"].rows.values())
-    attachments = attach(kernel, config, choose(kernel, config)[0])
-    attachments.close()
-    kernel.symbols.close()
-    assert attachments.knows_devices
-    assert attachments.devices.name(0) == "hmm_dmirror-0"
-    first = struct.unpack_from("<QQQQQ", knew[0])
-    assert first == (0x1000000, 1, 0x3FFE00000000 >> 12, 0x3FFFFFFFFFFF >> 12, 0)
-
-
-def test_nothing_is_written_while_devices_stay_what_they_are(tracing: Tracing, tmp_path: Path) -> None:
-    kernel = telling(tmp_path, iomem=IOMEM, lockdown="confidentiality")
-    config = kernels.config(only=("hmm_range_fault",))
-    attachments = attach(kernel, config, choose(kernel, config)[0])
-    rows = tracing.bpf.maps["devices_map"].rows
-    rows.update(dict.fromkeys(rows, b"as it was"))
-    attachments.learn_devices(kernel.page_size)
-    assert set(rows.values()) == {b"as it was"}
-    (tmp_path / "iomem").write_text(IOMEM.replace("3ffe0", "3ffd0"))
-    attachments.learn_devices(kernel.page_size)
-    assert b"as it was" not in rows.values()
-    attachments.close()
-    kernel.symbols.close()
-
-
-def test_a_kernel_that_tells_no_ranges_has_no_devices(tracing: Tracing) -> None:
-    _, attachments = attached(kernels.kernel(), kernels.config(only=("hmm_range_fault",)))
-    assert not attachments.knows_devices
-    assert attachments.resources_problem

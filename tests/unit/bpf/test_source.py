@@ -244,9 +244,8 @@ def undefined(made: Source, build: str) -> set[str]:
         needed |= {f"SIZE_{arguments[1]}" for arguments in uses(made.code, "SNAPSHOT")}
     # Constants are in capitals at least at their beginning: MIGRATE_VMA_SELECT_SYSTEM, PROBE_hmm_range_fault.
     bodies = "\n".join(body for name, body in made.macros.items() if "##" not in body)
-    constant = (
-        r"\b(?:[A-Z]{3,}_[A-Z_]+|(?:PROBE|CLASS|TRIGGER|INTENT|EVENT|FAILURE|PHASE|LOSS|ENTRY|CONTEXT)_[a-z_]+)\b"
-    )
+    domains = "PROBE|CLASS|TRIGGER|INTENT|EVENT|FAILURE|PHASE|LOSS|ENTRY|CONTEXT|DEVICE|DIRECTION"
+    constant = rf"\b(?:[A-Z]{{3,}}_[A-Z_]+|(?:{domains})_[a-z_]+)\b"
     needed |= set(re.findall(constant, made.code + bodies))
     return needed - made.defined - _BCC
 

@@ -11,9 +11,13 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
 
+from hmm_exporter.bpf.maps import KeyValues, Row
+from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.metric import NEEDS
 from hmm_exporter.catalog.probes import PROBES
+from hmm_exporter.catalog.tables import Table
 from hmm_exporter.kernel.symbols import Symbols
+from hmm_exporter.metrics import collector as metrics
 from hmm_exporter.metrics.labels import Names
 
 # A written symbol table; see tests/unit/kernel/test_symbols.py.
@@ -46,6 +50,11 @@ ffffffffc0701000 t bpf_trampoline_6442542080\t[bpf]
 
 EVERYTHING = frozenset({probe.name for probe in PROBES} | {"histograms.migration_phases", *NEEDS})
 """What there is where everything is attached, switched on and possible."""
+
+
+HEAP = [0xFFFF888104A30000 + 0x1000 * number for number in range(12)]
+DEVICES = ("0000:c1:00.0", "hmm_dmirror-0")
+OPS = [0xFFFFFFFFC0110000, 0xFFFFFFFFC0210000, 0xFFFFFFFFC0310000]
 
 
 class _Given(Collector):
@@ -97,3 +106,35 @@ def names_with(
     device: Callable[[int], str] = lambda number: devices[number] if number < len(devices) else ""  # noqa: E731
     stack: Callable[[int], tuple[int, ...]] = lambda number: (stacks or {}).get(number, ())  # noqa: E731
     return Names(Symbols(path), stack, lambda module: (users or {}).get(module, ()), callers, device)
+
+
+Rows = dict[Table, list[Row]]
+
+
+def comm(name: str) -> bytes:
+    return name.encode().ljust(24, b"\0")
+
+
+def row(table: Table, key: KeyValues, **columns: int | Sequence[int]) -> Row:
+    """A row of a table by its columns' names; a histogram takes its first slots."""
+    words: list[int] = []
+    for value in table.values:
+        given = columns.pop(value.name, 0)
+        filled = [given] if isinstance(given, int) else list(given)
+        words += filled + [0] * (value.words - len(filled))
+    assert not columns
+    return Row(key, tuple(words))
+
+
+def rows_of(*of_tables: tuple[Table, Row]) -> Rows:
+    """All tables; those that are not given are empty, which no real one is."""
+    rows: Rows = {table: [] for table in tables.TABLES}
+    for table, each in of_tables:
+        rows[table].append(each)
+    return rows
+
+
+def collector(
+    folder: Path, attached: frozenset[str], limit: int = 10000, names: Names | None = None
+) -> metrics.Collector:
+    return metrics.Collector(attached, names or names_with(folder), limit)

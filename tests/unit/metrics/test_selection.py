@@ -13,12 +13,9 @@ from hmm_exporter.catalog.metric import Metric
 from hmm_exporter.catalog.metrics import METRICS
 from hmm_exporter.catalog.values import OTHER_POINTER, Class, Failure, RangeFunction, Trigger
 from hmm_exporter.metrics.selection import OPEN_LABELS, Selected, select
-from tests.unit.metrics.exposed import EVERYTHING, names_with
+from tests.unit.metrics.exposed import DEVICES, EVERYTHING, names_with
 
 BY_NAME = {metric.name: metric for metric in METRICS}
-
-
-DEVICES = ("0000:c1:00.0", "hmm_dmirror-0")
 
 
 def selected(folder: Path, name: str, attached: frozenset[str] = EVERYTHING) -> Selected:

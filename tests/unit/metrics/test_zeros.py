@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmm_exporter.bpf.maps import KeyValues, Row
+from hmm_exporter.bpf.maps import KeyValues
 from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.metric import Metric, Type, Zeros
 from hmm_exporter.catalog.metrics import METRICS
@@ -31,10 +31,9 @@ from hmm_exporter.catalog.values import (
 from hmm_exporter.metrics.collector import Collector
 from hmm_exporter.metrics.selection import select
 from tests.unit.bpf.in_memory import map_set
-from tests.unit.metrics.exposed import EVERYTHING, names_with, samples
+from tests.unit.metrics.exposed import DEVICES, EVERYTHING, names_with, row, samples
 
 BY_NAME = {metric.name: metric for metric in METRICS}
-DEVICES = ("0000:c1:00.0", "hmm_dmirror-0")
 OWNER = 0xFFFFFFFFC0480000
 """Static: it is called nvidia_uvm."""
 
@@ -160,17 +159,10 @@ def test_each_element_of_an_arrays_column_is_its_own_direction(
         selected = select(BY_NAME[name], EVERYTHING, names)
         assert selected
         key = (0, Class.evict, Trigger.kthread, 0)
-        row = row_of(tables.MIGRATION, key, {"moved_bytes": words[:4], "moved_huge_bytes": words[4:]})
-        found = {s.labels(key)[0]: s.words(row) for s in selected.selections}
+        written = row(tables.MIGRATION, key, moved_bytes=words[:4], moved_huge_bytes=words[4:])
+        found = {s.labels(key)[0]: s.words(written) for s in selected.selections}
         assert found[way.name] == [words[at + way]], column
         assert set(found) == {each.name for each in Direction}
-
-
-def row_of(table: Table, key: KeyValues, columns: dict[str, list[int]]) -> Row:
-    words: list[int] = []
-    for value in table.values:
-        words += columns.get(value.name, [0] * value.words)
-    return Row(key, tuple(words))
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
@@ -187,14 +179,16 @@ def test_a_metric_takes_the_words_that_the_program_writes_to_its_columns(tmp_pat
                 for at, value in enumerate(source.table.values)
             }
             bpf.book(source.table, key, 0, **numbered)
-            (row,) = (row for row in maps.read(source.table) if row.key == key)
-        assert selection.matches(row.key)
+            (read,) = (each for each in maps.read(source.table) if each.key == key)
+        assert selection.matches(read.key)
         expected = numbered[source.column]
         if source.element is not None:
             expected = [expected[source.element]]
-        assert selection.words(row) == expected + (numbered[source.sum] if source.sum else [])
+        assert selection.words(read) == expected + (numbered[source.sum] if source.sum else [])
         assert (
-            len(selection.words(row)) == selected.words == (HISTOGRAM_SLOTS + 1 if metric.type is Type.HISTOGRAM else 1)
+            len(selection.words(read))
+            == selected.words
+            == (HISTOGRAM_SLOTS + 1 if metric.type is Type.HISTOGRAM else 1)
         )
 
 
@@ -218,6 +212,9 @@ def test_every_device_number_has_a_name_or_is_a_free_index(
 
 @pytest.mark.parametrize("function", DeviceFunction)
 def test_a_range_of_an_unknown_device_is_counted_as_other(tmp_path: Path, function: DeviceFunction) -> None:
-    row = (tables.DEVICE_RANGE, (function, DEVICE_UNKNOWN), {"calls": 3})
-    found = of("hmm_device_range_migrations_total", tmp_path, row)
+    found = of(
+        "hmm_device_range_migrations_total",
+        tmp_path,
+        (tables.DEVICE_RANGE, (function, DEVICE_UNKNOWN), {"calls": 3}),
+    )
     assert found[frozenset({("function", function.name), ("device", "other")})] == 3
