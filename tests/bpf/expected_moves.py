@@ -135,7 +135,7 @@ def _attempts(issued: Issued) -> Iterator[tuple[str, Counts]]:
 
 def size_histograms(issued: Issued, owners: Mapping[str, str]) -> Iterator[tuple[str, dict[Labels, Counter[int]]]]:
     """Label set to the sizes observed: of migrations that moved anything."""
-    moves = [event for event in issued["migration_moves"] if event["outcome"] == "completed" and event["bytes"]]
+    moves = [event for event in issued["migration_moves"] if event["bytes"]]
     sizes = sizes_by(moves, lambda event: labels(pgmap_owner=owners[event["owner"]], **{"class": event["class"]}))
     yield (
         "hmm_migration_moved_size_bytes",

@@ -61,7 +61,7 @@ def test_both_formats_say_the_same(exporter: Exporter) -> None:
 def test_no_series_stands_twice_and_buckets_are_cumulative_up_to_the_count(exporter: Exporter) -> None:
     samples = Samples.parse(exporter.get("/metrics"))
     histograms = {name.removesuffix("_bucket") for name in samples.names() if name.endswith("_bucket")}
-    assert len(histograms) == 7
+    assert len(histograms) == 9
     for name in histograms:
         for its, les in buckets(samples, name).items():
             assert len(les) == 26

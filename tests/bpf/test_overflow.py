@@ -15,7 +15,7 @@ from tests.exposition import Labels, Samples
 from tests.process import Exporter, issue_exactly
 
 EVENTS = 5000
-OPEN_LABELS = ("pgmap_owner", "driver", "comm", "caller")
+OPEN_LABELS = ("pgmap_owner", "device", "driver", "comm", "caller")
 LIMITS = {"owners": 2, "drivers": 3, "processes": 4, "callers": 2}
 
 

@@ -84,8 +84,9 @@ static void move(const struct migrate_request *req, struct migrate_vma *args)
 
 #define BYTES(pages) ((long)(pages) << PAGE_SHIFT)
 
-/* What became of every page that was asked for. Where pages never ran, nothing got a destination. */
-static void add_up(struct event *event, unsigned long npages, bool committed)
+/* What became of every page that was asked for; returns the bytes moved. Where pages never ran, nothing got a
+ * destination. */
+static long add_up(long *figures, unsigned long npages, bool committed)
 {
 	unsigned long moved = 0, huge = 0, unmoved, known;
 
@@ -94,8 +95,8 @@ static void add_up(struct event *event, unsigned long npages, bool committed)
 		moves.unfilled = moves.holes;
 	}
 	for (int i = 0; i < NR_DIRECTIONS; i++) {
-		event->figure[HOST_TO_HOST + i] = BYTES(moves.moved[i]);
-		event->figure[HUGE_HOST_TO_HOST + i] = BYTES(moves.huge[i]);
+		figures[HOST_TO_HOST + i] = BYTES(moves.moved[i]);
+		figures[HUGE_HOST_TO_HOST + i] = BYTES(moves.huge[i]);
 		moved += moves.moved[i];
 		huge += moves.huge[i];
 	}
@@ -106,39 +107,39 @@ static void add_up(struct event *event, unsigned long npages, bool committed)
 			moves.collected + moves.holes, known);
 		abort();
 	}
-	event->figure[COLLECTED] = BYTES(moves.collected);
-	event->figure[HOLES] = BYTES(moves.holes);
-	event->figure[NOT_SELECTED] = BYTES(window_of(npages) - moves.collected - moves.holes);
-	event->figure[BUSY] = BYTES(moves.busy);
-	event->figure[NO_DESTINATION] = BYTES(moves.no_destination);
-	event->figure[UNFILLED] = BYTES(moves.unfilled);
-	event->figure[COMMIT_FAILED] = BYTES(moves.commit_failed);
-	event->figure[ZERO_FILLED] = BYTES(moves.zero_filled);
-	event->figure[NOT_READ] = BYTES(npages - window_of(npages));
-	event->figure[ABORTED] = committed && !moved && !moves.zero_filled;
-	event->figure[PARTIAL] = unmoved + moves.unfilled > 0;
-	event->figure[HUGE] = huge > 0;
-	BOOK(MIGRATION_MOVE, .field[CLASS] = event->field[CLASS], .field[OWNER] = event->field[OWNER],
-	     .field[OUTCOME] = event->field[OUTCOME], SIZE(BYTES(moved)));
+	figures[COLLECTED] = BYTES(moves.collected);
+	figures[HOLES] = BYTES(moves.holes);
+	figures[NOT_SELECTED] = BYTES(window_of(npages) - moves.collected - moves.holes);
+	figures[BUSY] = BYTES(moves.busy);
+	figures[NO_DESTINATION] = BYTES(moves.no_destination);
+	figures[UNFILLED] = BYTES(moves.unfilled);
+	figures[COMMIT_FAILED] = BYTES(moves.commit_failed);
+	figures[ZERO_FILLED] = BYTES(moves.zero_filled);
+	figures[NOT_READ] = BYTES(npages - window_of(npages));
+	figures[ABORTED] = committed && !moved && !moves.zero_filled;
+	figures[PARTIAL] = unmoved + moves.unfilled > 0;
+	figures[HUGE] = huge > 0;
+	return BYTES(moved);
 }
 
 static int finish(struct migrate_request *req, const char *caller, const char *module, const char *outcome, int ret)
 {
 	const bool refused = ret == -EINVAL, committed = !strcmp(outcome, "completed");
 	long bytes = refused ? 0 : (req->end & PAGE_MASK) - (req->start & PAGE_MASK);
+	long figures[NR_FIGURES] = {}, moved = refused ? 0 : add_up(figures, bytes >> PAGE_SHIFT, committed);
 	struct event event = {
 		.kind = MIGRATION, .field[CLASS] = req->class, .field[TRIGGER] = req->trigger,
 		.field[CURRENT] = req->current, .field[OWNER] = req->owner->name, .field[DRIVER] = module,
 		.field[CALLER] = caller, .field[COMM] = req->comm, .field[OUTCOME] = outcome,
 		.field[ERRNO] = refused ? "EINVAL" : "", .sized = !refused, .size = bytes,
 		.field[COLLECTED_FROM] = device_of(moves.collected_from), .field[SOURCE] = device_of(moves.source),
-		.field[DESTINATION] = device_of(moves.destination),
+		.field[DESTINATION] = device_of(moves.destination), .figures = figures,
 	};
 
 	req->outcome = outcome;
-	if (!refused)
-		add_up(&event, bytes >> PAGE_SHIFT, committed);
 	book(&event);
+	if (committed)
+		BOOK(MIGRATION_MOVE, .field[CLASS] = req->class, .field[OWNER] = req->owner->name, SIZE(moved));
 	return ret;
 }
 

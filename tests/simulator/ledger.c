@@ -8,6 +8,7 @@
 
 struct row {
 	struct event key;
+	long *figures; /* the sums, or NULL */
 	u64 count, inner_ns, outer_ns;
 };
 
@@ -116,6 +117,8 @@ static struct ledger *ledger_open(void)
 
 static void ledger_close(struct ledger *old)
 {
+	for (size_t i = 0; i < old->size; i++)
+		free(old->rows[i].figures);
 	free(old->rows);
 	free(old);
 }
@@ -145,33 +148,42 @@ static struct row *row_of(struct ledger *in, const struct event *event)
 	return &in->rows[at];
 }
 
-static void add_row(struct ledger *to, const struct row *from);
-
 static void grow(struct ledger *full)
 {
-	struct ledger bigger = { calloc(2 * full->size, sizeof(*full->rows)), 0, 2 * full->size };
+	struct ledger bigger = { calloc(2 * full->size, sizeof(*full->rows)), full->used, 2 * full->size };
 
 	for (size_t i = 0; i < full->size; i++)
 		if (full->rows[i].count)
-			add_row(&bigger, &full->rows[i]);
+			*row_of(&bigger, &full->rows[i].key) = full->rows[i];
 	free(full->rows);
 	*full = bigger;
 }
 
-static void add_row(struct ledger *to, const struct row *from)
+static void add_figures(struct row *row, const long *figures)
 {
-	struct row *row = row_of(to, &from->key);
+	if (!figures)
+		return;
+	if (!row->figures)
+		row->figures = calloc(NR_FIGURES, sizeof(*row->figures));
+	for (int i = 0; i < NR_FIGURES; i++)
+		row->figures[i] += figures[i];
+}
+
+/* Adds `count` events like `event`, with their sums. */
+static void add_events(struct ledger *to, const struct event *event, const long *figures, u64 count, u64 inner_ns,
+		       u64 outer_ns)
+{
+	struct row *row = row_of(to, event);
 
 	if (!row->count) {
-		row->key = from->key;
+		row->key = *event;
+		row->key.figures = NULL;
 		to->used++;
-	} else {
-		for (int i = 0; i < NR_FIGURES; i++)
-			row->key.figure[i] += from->key.figure[i];
 	}
-	row->count += from->count;
-	row->inner_ns += from->inner_ns;
-	row->outer_ns += from->outer_ns;
+	add_figures(row, figures);
+	row->count += count;
+	row->inner_ns += inner_ns;
+	row->outer_ns += outer_ns;
 	if (2 * to->used > to->size)
 		grow(to);
 }
@@ -183,14 +195,17 @@ static void book(const struct event *event)
 	if (!in || !*in)
 		issued[event->kind]++;
 	if (ledger)
-		add_row(ledger, &(struct row){ *event, 1, event->inner_ns, event->outer_ns });
+		add_events(ledger, event, event->figures, 1, event->inner_ns, event->outer_ns);
 }
 
 static void ledger_merge(struct ledger *into, struct ledger *from)
 {
-	for (size_t i = 0; i < from->size; i++)
-		if (from->rows[i].count)
-			add_row(into, &from->rows[i]);
+	for (size_t i = 0; i < from->size; i++) {
+		const struct row *row = &from->rows[i];
+
+		if (row->count)
+			add_events(into, &row->key, row->figures, row->count, row->inner_ns, row->outer_ns);
+	}
 	ledger_close(from);
 }
 
@@ -222,8 +237,12 @@ static void sort(struct ledger *books)
 	size_t packed = 0;
 
 	for (size_t i = 0; i < books->size; i++)
-		if (books->rows[i].count)
-			books->rows[packed++] = books->rows[i];
+		if (books->rows[i].count) {
+			struct row row = books->rows[i];
+
+			books->rows[i] = (struct row){};
+			books->rows[packed++] = row;
+		}
 	qsort(books->rows, packed, sizeof(*books->rows), compare_rows);
 }
 
@@ -281,7 +300,7 @@ static void print_figures(FILE *out, const struct row *row, const struct row *en
 		long sum = 0;
 
 		for (const struct row *each = row; each < end; each++)
-			sum += each->key.figure[i];
+			sum += each->figures ? each->figures[i] : 0;
 		if (sum)
 			fprintf(out, "\"%s\":%ld,", figure_names[i], sum);
 	}

@@ -90,7 +90,7 @@ struct event {
 	const char *field[NR_FIELDS]; /* those of the kind; the others stay NULL */
 	bool sized;		      /* the event has a size, in bytes: see SIZE() */
 	long size;
-	long figure[NR_FIGURES];      /* not a part of what makes two events alike */
+	const long *figures;	      /* NR_FIGURES of them, where the kind has any; not a part of the key */
 	u64 inner_ns, outer_ns;	      /* of the *_TIME kinds */
 };
 

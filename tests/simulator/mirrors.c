@@ -206,7 +206,7 @@ static exclusive_path *const exclusive_paths[] = { nouveau_atomic_range_fault, h
 static void move_back(const char *module, const char *caller, unsigned long npages, unsigned int declines)
 {
 	unsigned long nr, done = 0;
-	struct event event = { .kind = DEVICE_MOVE, .field[DRIVER] = module, .field[CALLER] = caller };
+	long figures[NR_FIGURES] = {};
 
 	memset(dst_pfns, 0, window_of(npages) * sizeof(*dst_pfns));
 	for (unsigned long i = 0; i < window_of(npages); i += nr) {
@@ -218,10 +218,10 @@ static void move_back(const char *module, const char *caller, unsigned long npag
 	work(WORK_COPY, npages << PAGE_SHIFT);
 	migrate_device_pages(src_pfns, dst_pfns, npages);
 	migrate_device_finalize(src_pfns, dst_pfns, npages);
-	event.field[DEVICE] = device_of(moves.source);
-	event.figure[DEVICE_TO_HOST] = BYTES(moves.moved[FROM_DEVICE]);
-	event.figure[HUGE_DEVICE_TO_HOST] = BYTES(moves.huge[FROM_DEVICE]);
-	book(&event);
+	figures[DEVICE_TO_HOST] = BYTES(moves.moved[FROM_DEVICE]);
+	figures[HUGE_DEVICE_TO_HOST] = BYTES(moves.huge[FROM_DEVICE]);
+	BOOK(DEVICE_MOVE, .field[DRIVER] = module, .field[CALLER] = caller,
+	     .field[DEVICE] = device_of(moves.source), .figures = figures);
 }
 
 #define BOOK_EVICTION(function, module, caller, pfn, npages) \
