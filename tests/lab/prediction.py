@@ -31,6 +31,7 @@ _SINCE_7 = frozenset(
         "do_huge_pmd_device_private",
         "hmm_dma_map_pfn",
         "hmm_dma_unmap_pfn",
+        "hmm_range_fault_locked",
         "hmm_range_fault_unlocked_timeout",
         "migrate_device_pfns",
     }
