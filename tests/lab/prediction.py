@@ -36,8 +36,8 @@ _SINCE_7 = frozenset(
         "migrate_device_pfns",
     }
 )
-#: The probes whose function a kernel does not have.
-ABSENT: dict[str, frozenset[str]] = {"6.1": _SINCE_7, "6.12": _SINCE_7, "7.3": frozenset()}
+#: The probes whose function this kernel does not have.
+ABSENT: frozenset[str] = {"6.1": _SINCE_7, "6.12": _SINCE_7, "7.3": frozenset[str]()}[KERNEL]
 
 Counts = Counter[Labels]
 
