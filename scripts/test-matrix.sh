@@ -11,7 +11,7 @@ for kernel in $(.venv/bin/python -m tests.lab.recipe); do
 	echo "== $kernel"
 	KERNEL=$kernel .venv/bin/pytest tests/lab --color=no 2>&1 | tee "$output"
 	# pytest's closing line: "=== 1 failed, 2 passed in 4.56s ==="
-	counts=$(sed -n 's/^=* \(.* in [0-9.]*s.*[^ =]\) *=*$/\1/p' "$output" | tail -n 1)
+	counts=$(sed -n 's/^=* \([0-9].* in [0-9.]*s\).*/\1/p' "$output" | tail -n 1)
 	case $counts in
 	*failed* | *error* | "") result=1 ;;
 	esac

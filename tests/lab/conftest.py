@@ -21,7 +21,11 @@ from tests.lab.recipe import RecipeError, chosen
 from tests.lab.vm import VirtualMachine
 
 ROOT = Path(__file__).parents[2]
-CONFIGURATION = "probes: {{attach: {attach}, groups: {{per_page: true}}}}\n"
+# With the machine's processor emulated and the host busy, LLVM takes its time.
+CONFIGURATION = """\
+probes: {{attach: {attach}, groups: {{per_page: true}}}}
+loader: {{timeout: 300s}}
+"""
 
 
 def pytest_configure() -> None:
@@ -70,7 +74,7 @@ def exporter(request: pytest.FixtureRequest, machine: VirtualMachine) -> Iterato
     machine.run("cat > /tmp/hmm-exporter.yaml", stdin=CONFIGURATION.format(attach=attach).encode())
     process = machine.start("cd /opt/hmm-exporter; exec python3 -m hmm_exporter --config.file /tmp/hmm-exporter.yaml")
     running = GuestExporter(machine, attach, process)
-    for _ in range(240):
+    for _ in range(600):
         try:
             running.get("/-/ready")
             break

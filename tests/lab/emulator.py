@@ -30,6 +30,8 @@ _KERNEL_ARGUMENTS = (
     "mitigations=off",
     # Before 7.x, anon_write_hugetlbfs does not reserve what it wants, and is skipped without.
     "hugepages=2",
+    # Before 6.7, mmap does not align what is large: where huge pages begin in it is not to be left to chance.
+    "norandmaps",
 )
 
 

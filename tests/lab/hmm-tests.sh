@@ -14,10 +14,11 @@ grep -q argv_check ../kselftest_harness.h || {
     cat /select.c >>hmm-tests.c
 }
 
+# Since 7.x it calls them, and the second calls the first.
 helpers=
-for each in vm_util hugepage_settings; do
-    grep -q "\"$each.h\"" hmm-tests.c && helpers="$helpers $each.c"
-done
+if grep -q '"hugepage_settings.h"' hmm-tests.c; then
+    helpers="vm_util.c hugepage_settings.c"
+fi
 # shellcheck disable=SC2086 # a list of files
 gcc -O2 -static -D_GNU_SOURCE= -DPAGE_SIZE=4096 -I.. -I. -I/build -I/build/tools/include \
     -o $programs/hmm-tests hmm-tests.c $helpers -lpthread

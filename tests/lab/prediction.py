@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the exporter must say about one of the kernel's tests: predictions-KERNEL.txt as metrics.
 
-Written against the meaning of each metric, not with the exporter's code.
+Written against the meaning of each metric, not with the exporter's code. What of it moved is prediction_moves.py's.
 """
 
 from __future__ import annotations
@@ -31,12 +31,16 @@ _SINCE_7 = frozenset(
         "do_huge_pmd_device_private",
         "hmm_dma_map_pfn",
         "hmm_dma_unmap_pfn",
+        "hmm_range_fault_locked",
         "hmm_range_fault_unlocked_timeout",
         "migrate_device_pfns",
     }
 )
-#: The probes whose function a kernel does not have.
-ABSENT: dict[str, frozenset[str]] = {"6.1": _SINCE_7, "6.12": _SINCE_7, "7.3": frozenset()}
+#: The probes whose function this kernel does not have.
+ABSENT: frozenset[str] = {"6.1": _SINCE_7, "6.12": _SINCE_7, "7.3": frozenset[str]()}[KERNEL]
+
+#: Whether a huge folio moves whole.
+MOVES_HUGE_PAGES = "do_huge_pmd_device_private" not in ABSENT
 
 Counts = Counter[Labels]
 
@@ -83,8 +87,13 @@ def read() -> list[Prediction]:
     return predictions
 
 
+def trigger_of(of: Prediction, kind: str) -> str:
+    fault = "nested" if of.test in NESTED else "cpu_fault"
+    return fault if kind == "fault_back" else "syscall"
+
+
 def counters(of: Prediction) -> dict[str, Counts]:
-    """Every counter of stage 1 that this test moves or leaves alone, with the label sets that it moves."""
+    """Every counter of calls and requests that this test moves or leaves alone, with the label sets that it moves."""
     counts = _migrations(of) | _range_faults(of)
     for metric, word, its in (
         ("hmm_device_range_migrations_total", "device_range", labels(function="migrate_device_range")),
@@ -142,8 +151,7 @@ def _migrations(of: Prediction) -> dict[str, Counts]:
     process: Counts = Counter()
     process_bytes: Counts = Counter()
     for kind in CLASSES:
-        fault = "nested" if of.test in NESTED else "cpu_fault"
-        trigger = fault if kind == "fault_back" else "syscall"
+        trigger = trigger_of(of, kind)
         for word, outcome in ((kind, "completed"), (f"{kind}.empty", "empty")):
             for calls, pages in of.requests(word):
                 its = labels(trigger=trigger, **{"class": kind})
