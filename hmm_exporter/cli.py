@@ -160,6 +160,8 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[str, .
     given, unknown = parser.parse_known_args(arguments[:separator])
     if given.subcommand not in (None, "report"):
         unknown.insert(0, given.subcommand)
+    if unknown and given.subcommand == "report" and not unknown[0].startswith("-"):
+        raise _UsageError(f"unknown argument {_one_line(unknown[0])}: a command for report stands after --")
     if unknown:
         flags = ["--config.file", "--check", "--strict", "--version", "--help", *command_line.FLAGS]
         name = "--" + unknown[0].partition("=")[0].lstrip("-")

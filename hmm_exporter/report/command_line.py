@@ -40,7 +40,9 @@ class Options:
 def add_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--pid", action="append", metavar="PID", help="only this process; may be given several times")
     group.add_argument("--duration", metavar="S", help="end after S seconds, or 1m30s and the like")
-    group.add_argument("--interval", metavar="S", help="a summary every S seconds, 0 for none (default: 5)")
+    group.add_argument(
+        "--interval", metavar="S", help="a summary every S seconds, 0 for none (default: 5, with --json 0)"
+    )
     group.add_argument(
         "--json",
         action="store_true",

@@ -17,7 +17,7 @@ _WIDEST_BAR = 64
 def histogram(distribution: Distribution, unit: Unit, width: int, style: Style) -> Iterator[str]:
     """Lines no longer than ``width``. Bounds are log2, the upper one inclusive."""
     hit = [at for at, count in enumerate(distribution.counts) if count]
-    room = min(_WIDEST_BAR, width - _LABEL - _COUNT - 2)
+    room = min(_WIDEST_BAR, width - _LABEL - _COUNT - len(" ||"))
     most = max(distribution.counts)
     for at in range(hit[0], hit[-1] + 1):
         count = distribution.counts[at]
@@ -25,7 +25,7 @@ def histogram(distribution: Distribution, unit: Unit, width: int, style: Style) 
         if room >= 8:
             # What was hit is seen, however little it is beside the rest.
             bar = "@" * max(count > 0, count * room // most)
-            line += f" |{style.bar(bar)}{'':{room - len(bar)}}|" if room > len(bar) else f" |{style.bar(bar)}|"
+            line += f" |{style.bar(bar)}{'':{room - len(bar)}}|"
         yield line
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from hmm_exporter.bpf.plan import ATTACHED, Outcome
 from hmm_exporter.report.blocks import Column, Section, Table
-from hmm_exporter.report.sections import FINAL, SUMMARY
+from hmm_exporter.report.sections import FINAL
 from hmm_exporter.report.snapshot import Snapshot
 from hmm_exporter.report.stacks import Stack
+from hmm_exporter.report.summary_sections import SUMMARY
 from hmm_exporter.report.text import Page, cut, section, wrapped
 from hmm_exporter.report.units import Unit, figure
 
@@ -78,21 +79,18 @@ def summary(
     now: Snapshot, earlier: Snapshot, seconds: float, elapsed: float, subject: Subject, page: Page
 ) -> list[str]:
     """What happened in the last ``seconds``, and since the start in all."""
-    lines = [
-        "",
-        *_banner(f"t = {figure(elapsed, Unit.seconds)}: the last {figure(seconds, Unit.seconds)}, {subject.who}", page),
-    ]
+    when, last = f"t = {figure(elapsed, Unit.seconds)}", f"the last {figure(seconds, Unit.seconds)}"
     sections = [line for its in SUMMARY for line in section(its, now.since(earlier), (), page)]
-    lines += sections or ["", "  nothing"]
-    started = now.total("hmm_migrations_started_total")
-    moved = now.total("hmm_migration_moved_size_bytes_sum")
-    faults = now.total("hmm_range_faults_total")
-    busy = now.total("hmm_range_fault_failures_total", errno="EBUSY")
-    text = (
-        f"since the start: {figure(started, Unit.count)} migrations moved {figure(moved, Unit.bytes)};"
-        f" {figure(faults, Unit.count)} hmm_range_fault, {figure(busy, Unit.count)} of them EBUSY"
-    )
-    return [*lines, "", *(f"  {line}" for line in wrapped(text, page.width - 2))]
+    if not sections:
+        return [cut(f"{when}: nothing in {last}, {subject.who}", page.width)]
+    started = figure(now.total("hmm_migrations_started_total"), Unit.count)
+    moved = figure(now.total("hmm_migration_moved_size_bytes_sum"), Unit.bytes)
+    faults = figure(now.total("hmm_range_faults_total"), Unit.count)
+    busy = figure(now.total("hmm_range_fault_failures_total", errno="EBUSY"), Unit.count)
+    text = f"since the start: {started} migrations" + f" moved {moved}" * now.has("hmm_migration_moved_size_bytes_sum")
+    text += f"; {faults} hmm_range_fault, {busy} of them EBUSY"
+    head = ["", *_banner(f"{when}: {last}, {subject.who}", page)]
+    return [*head, *sections, "", *(f"  {line}" for line in wrapped(text, page.width - 2)), ""]
 
 
 def report(
@@ -122,7 +120,8 @@ def _head(status: int | None, subject: Subject) -> Iterator[str]:
 
 def _tail(now: Snapshot, subject: Subject, page: Page) -> Iterator[str]:
     missed = section(_MISSED, now, (), page)
-    yield from missed or ["", "  Nothing was missed: every event of the probes below has its row."]
+    nothing = wrapped("Nothing was missed: no event was skipped, and each has a row of its own.", page.width - 2)
+    yield from missed or ["", *(f"  {line}" for line in nothing)]
     if now.has("hmm_exporter_books_balanced") and not now.total("hmm_exporter_books_balanced"):
         text = "The books do not balance: migrations, or their bytes, are missing from what is shown."
         yield from ["", *(f"  {page.style.warning(line)}" for line in wrapped(text, page.width - 2))]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import signal
 import sys
 import time
 
@@ -30,6 +31,8 @@ _STDERR = 2
 def run(config: Config, options: Options) -> int:
     """Returns the exit status. Raises StartError."""
     config = for_report(config)
+    # From here on there is something to put away, if only a line on the terminal.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a command's name may be anything
     terminal = Terminal(sys.stdout)

@@ -1,146 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a report says, as data: the final one, and the summary at every interval.
-
-All figures are the metrics of the catalogue; a test holds that none of them is left out.
-"""
+"""What a final report says, as data: every metric of the catalogue; a test holds that none is left out."""
 
 from __future__ import annotations
 
-from hmm_exporter.catalog.values import PHASES, Class, Context, Direction, Entry, Invalidation
+from hmm_exporter.catalog.values import PHASES, Context, Direction, Entry
 from hmm_exporter.report.blocks import Column, Drawing, Section, StackList, Table
+from hmm_exporter.report.shared import (
+    ATTEMPTS,
+    DMA,
+    EXCLUSIVE,
+    INVALIDATIONS,
+    MIGRATION_PTES,
+    MIGRATION_SECONDS,
+    NOTIFIERS,
+    PROCESS,
+    PROCESS_COUNTS,
+    RANGE_FAULT_COLUMNS,
+    by_class,
+    by_direction,
+    size_column,
+    time_column,
+)
 from hmm_exporter.report.units import Unit
 
-_SUMMARY_PROCESSES, _PROCESSES, _ERRORS, _STACKS = 10, 40, 20, 10
-_PROCESS = ("pid", "comm")
-_DIRECTIONS = {
-    Direction.host_to_device: "to device",
-    Direction.device_to_host: "to host",
-    Direction.device_to_device: "dev to dev",
-    Direction.host_to_host: "host to host",
-}
-
-
-def _by_class(sample: str, unit: Unit = Unit.count) -> tuple[Column, ...]:
-    return tuple(Column(each.name, sample, unit, {"class": each.name}) for each in Class)
-
-
-def _by_direction(sample: str) -> tuple[Column, ...]:
-    return tuple(Column(text, sample, Unit.bytes, {"direction": way.name}) for way, text in _DIRECTIONS.items())
-
-
-def _bytes(heading: str, sample: str, **where: str) -> Column:
-    return Column(heading, sample, Unit.bytes, where)
-
-
-def _seconds(heading: str, sample: str, per: str = "") -> Column:
-    return Column(heading, sample, Unit.seconds, per=per)
-
-
-_MIGRATION_SECONDS = "hmm_migration_duration_seconds"
-_RANGE_FAULT_COLUMNS = (
-    Column("calls", "hmm_range_faults_total"),
-    Column("writing", "hmm_range_faults_total", where={"intent": "write"}),
-    Column("EBUSY", "hmm_range_fault_failures_total", where={"errno": "EBUSY"}),
-    _seconds("mean", "hmm_range_fault_duration_seconds_sum", "hmm_range_fault_duration_seconds_count"),
-)
-_ATTEMPTS = Table(
-    "walks of a range that a call is made of, and why they ended in EBUSY",
-    ("driver",),
-    (
-        Column("walks", "hmm_range_fault_attempts_total"),
-        *(
-            Column(reason, "hmm_range_fault_ebusy_total", where={"reason": reason})
-            for reason in ("raced", "own_fault", "lock_dropped")
-        ),
-    ),
-)
-_EXCLUSIVE = Table(
-    "",
-    (),
-    (
-        Column("made exclusive", "hmm_device_exclusive_total"),
-        Column("failed", "hmm_device_exclusive_failures_total"),
-        Column("taken back", "hmm_device_exclusive_restores_total"),
-    ),
-)
-_NOTIFIERS = Table(
-    "",
-    ("driver",),
-    (
-        Column("inserts", "hmm_interval_notifier_inserts_total"),
-        Column("failed", "hmm_interval_notifier_insert_failures_total"),
-        Column("removes", "hmm_interval_notifier_removes_total"),
-    ),
-)
-_INVALIDATIONS = Table(
-    "invalidations",
-    (),
-    tuple(
-        Column(each.name, "hmm_mmu_notifier_invalidations_total", where={"event": each.name}) for each in Invalidation
-    ),
-)
-_MIGRATION_PTES = Table(
-    "migration entries",
-    ("context",),
-    (
-        Column("ptes set", "hmm_migration_ptes_set_total"),
-        Column("removed", "hmm_migration_ptes_removed_total"),
-        Column("pmds set", "hmm_migration_pmds_set_total"),
-        Column("removed", "hmm_migration_pmds_removed_total"),
-    ),
-)
-_DMA = Table(
-    "hmm_dma_map_pfn",
-    (),
-    (
-        Column("maps", "hmm_dma_maps_total"),
-        Column("failed", "hmm_dma_map_failures_total"),
-        Column("unmaps", "hmm_dma_unmaps_total"),
-        Column("missed", "hmm_dma_unmap_misses_total"),
-    ),
-)
-_PROCESS_COUNTS = (
-    *(Column(name, "hmm_process_migrations_total", where={"class": name}) for name in ("prefetch", "fault_back")),
-    Column("evict", "hmm_process_migrations_total", where={"class": "evict"}),
-)
-
-SUMMARY = (
-    Section(
-        "Migrations",
-        (
-            Table(
-                "",
-                ("class",),
-                (
-                    Column("started", "hmm_migrations_started_total"),
-                    Column("empty", "hmm_migrations_empty_total"),
-                    Column("failed", "hmm_migration_failures_total"),
-                    _bytes("moved", "hmm_migration_moved_size_bytes_sum"),
-                    _bytes("not moved", "hmm_migration_unmoved_bytes_total"),
-                    _seconds("mean", f"{_MIGRATION_SECONDS}_sum", f"{_MIGRATION_SECONDS}_count"),
-                ),
-            ),
-            Table(
-                "processes with most migrations",
-                _PROCESS,
-                (
-                    *_PROCESS_COUNTS,
-                    _bytes("moved", "hmm_process_moved_bytes_total"),
-                    _bytes("thrashed", "hmm_process_returned_bytes_total"),
-                ),
-                top=_SUMMARY_PROCESSES,
-            ),
-        ),
-    ),
-    Section("hmm_range_fault", (Table("", ("driver",), _RANGE_FAULT_COLUMNS),)),
-    Section(
-        "Device ranges",
-        (Table("", ("function", "device"), (Column("calls", "hmm_device_range_migrations_total"),)),),
-    ),
-    Section("Device-exclusive", (_EXCLUSIVE,)),
-    Section("Mirrored ranges", (_NOTIFIERS,)),
-    Section("Page by page", (_INVALIDATIONS, _MIGRATION_PTES, _DMA)),
-)
+_PROCESSES, _ERRORS, _STACKS = 40, 20, 10
 
 _MIGRATIONS = Section(
     "Migrations",
@@ -162,32 +45,32 @@ _MIGRATIONS = Section(
             "their bytes",
             ("class",),
             (
-                _bytes("requested", "hmm_migration_requested_bytes_total"),
-                _bytes("collected", "hmm_migration_collected_bytes_total"),
-                _bytes("moved", "hmm_migration_moved_size_bytes_sum"),
-                _bytes("zero-filled", "hmm_migration_zero_filled_bytes_total"),
-                _bytes("not moved", "hmm_migration_unmoved_bytes_total"),
+                size_column("requested", "hmm_migration_requested_bytes_total"),
+                size_column("collected", "hmm_migration_collected_bytes_total"),
+                size_column("moved", "hmm_migration_moved_size_bytes_sum"),
+                size_column("zero-filled", "hmm_migration_zero_filled_bytes_total"),
+                size_column("not moved", "hmm_migration_unmoved_bytes_total"),
             ),
         ),
-        Table("calls by what the thread was doing", ("trigger",), _by_class("hmm_migrations_started_total")),
-        Table("return codes of migrate_vma_setup", ("errno",), _by_class("hmm_migration_failures_total")),
+        Table("calls by what the thread was doing", ("trigger",), by_class("hmm_migrations_started_total")),
+        Table("return codes of migrate_vma_setup", ("errno",), by_class("hmm_migration_failures_total")),
     ),
     note="empty: nothing was collected; aborted: nothing moved; partial: something was busy, had no destination, or"
     " was refused; huge: at least one huge page moved.",
 )
 _UNMOVED = Section(
     "What did not move, and why",
-    (Table("", ("reason",), _by_class("hmm_migration_unmoved_bytes_total", Unit.bytes)),),
+    (Table("", ("reason",), by_class("hmm_migration_unmoved_bytes_total", Unit.bytes)),),
     note="not_selected: a hole, already there, another owner's, or locked. busy: pinned or locked. no_destination: the"
     " device is full, or the driver declined. commit_failed: refused by migrate_vma_pages.",
 )
 _DEVICES = Section(
     "Devices",
     (
-        Table("moved by device", ("device",), _by_direction("hmm_migration_moved_bytes_total")),
-        Table("of it in huge pages", ("device",), _by_direction("hmm_migration_moved_huge_bytes_total")),
-        Table("migrations by owner of device memory", ("pgmap_owner",), _by_class("hmm_migrations_started_total")),
-        Table("moved by owner of device memory", ("pgmap_owner",), _by_direction("hmm_migration_moved_bytes_total")),
+        Table("moved by device", ("device",), by_direction("hmm_migration_moved_bytes_total")),
+        Table("of it in huge pages", ("device",), by_direction("hmm_migration_moved_huge_bytes_total")),
+        Table("migrations by owner of device memory", ("pgmap_owner",), by_class("hmm_migrations_started_total")),
+        Table("moved by owner of device memory", ("pgmap_owner",), by_direction("hmm_migration_moved_bytes_total")),
     ),
 )
 _THRASH = Section(
@@ -196,7 +79,7 @@ _THRASH = Section(
         Table(
             "soon after its arrival",
             ("device", "pgmap_owner"),
-            (_bytes("returned", "hmm_migration_returned_bytes_total"),),
+            (size_column("returned", "hmm_migration_returned_bytes_total"),),
         ),
         Drawing("until a CPU fault", "hmm_device_residency_seconds", ("device",), Unit.seconds, "regions"),
     ),
@@ -204,7 +87,7 @@ _THRASH = Section(
 _TIMES = Section(
     "Where the time goes",
     (
-        Drawing("setup to finalize", _MIGRATION_SECONDS, ("class",), Unit.seconds, "migrations"),
+        Drawing("setup to finalize", MIGRATION_SECONDS, ("class",), Unit.seconds, "migrations"),
         Table(
             "phases, added up",
             ("class",),
@@ -227,28 +110,28 @@ _PROCESS_TIER = Section(
     (
         Table(
             "migrations",
-            _PROCESS,
+            PROCESS,
             (
-                *_PROCESS_COUNTS,
+                *PROCESS_COUNTS,
                 Column("failed", "hmm_process_migration_failures_total"),
-                _seconds("stalled", "hmm_process_fault_stall_seconds_total"),
+                time_column("stalled", "hmm_process_fault_stall_seconds_total"),
             ),
             top=_PROCESSES,
         ),
         Table(
             "bytes of migrations",
-            _PROCESS,
+            PROCESS,
             (
-                _bytes("requested", "hmm_process_requested_bytes_total"),
-                _bytes("to device", "hmm_process_moved_bytes_total", direction=Direction.host_to_device.name),
-                _bytes("to host", "hmm_process_moved_bytes_total", direction=Direction.device_to_host.name),
-                _bytes("thrashed", "hmm_process_returned_bytes_total"),
+                size_column("requested", "hmm_process_requested_bytes_total"),
+                size_column("to device", "hmm_process_moved_bytes_total", direction=Direction.host_to_device.name),
+                size_column("to host", "hmm_process_moved_bytes_total", direction=Direction.device_to_host.name),
+                size_column("thrashed", "hmm_process_returned_bytes_total"),
             ),
             top=_PROCESSES,
         ),
         Table(
             "hmm_range_fault",
-            _PROCESS,
+            PROCESS,
             (
                 Column("calls", "hmm_process_range_faults_total"),
                 Column("EBUSY", "hmm_process_range_fault_failures_total", where={"errno": "EBUSY"}),
@@ -258,7 +141,7 @@ _PROCESS_TIER = Section(
         ),
         Table(
             "the rest",
-            _PROCESS,
+            PROCESS,
             (
                 Column("exclusive", "hmm_process_device_exclusive_total"),
                 Column("restores", "hmm_process_device_exclusive_restores_total"),
@@ -269,7 +152,7 @@ _PROCESS_TIER = Section(
         ),
         Table(
             "mirrored ranges",
-            _PROCESS,
+            PROCESS,
             (
                 Column("inserts", "hmm_process_interval_notifier_inserts_total"),
                 Column("removes", "hmm_process_interval_notifier_removes_total"),
@@ -283,7 +166,7 @@ _PROCESS_TIER = Section(
 _RANGE_FAULT = Section(
     "hmm_range_fault: what a device asks of the CPU's page tables",
     (
-        Table("calls by driver", ("driver", "function"), _RANGE_FAULT_COLUMNS),
+        Table("calls by driver", ("driver", "function"), RANGE_FAULT_COLUMNS),
         Table(
             "by what was asked for",
             ("driver",),
@@ -293,7 +176,7 @@ _RANGE_FAULT = Section(
             ),
         ),
         Table("return codes", ("errno", "driver"), (Column("calls", "hmm_range_fault_failures_total"),), top=_ERRORS),
-        _ATTEMPTS,
+        ATTEMPTS,
         Table(
             "callers that met EBUSY", ("driver", "caller"), (Column("calls", "hmm_range_fault_ebusy_callers_total"),)
         ),
@@ -306,7 +189,7 @@ _DEVICE_RANGES = Section(
     "Device ranges: eviction in xe and nvidia-uvm, teardown elsewhere",
     (
         Table("calls", ("function", "device"), (Column("calls", "hmm_device_range_migrations_total"),)),
-        Table("moved", ("device",), (_bytes("moved", "hmm_device_range_moved_bytes_total"),)),
+        Table("moved", ("device",), (size_column("moved", "hmm_device_range_moved_bytes_total"),)),
         Drawing("size of the array", "hmm_device_range_size_bytes", ("function",), Unit.bytes, "calls"),
     ),
 )
@@ -314,14 +197,14 @@ _REST = (
     Section(
         "Device-exclusive: atomics of a GPU",
         (
-            _EXCLUSIVE,
+            EXCLUSIVE,
             Table("return codes", ("errno",), (Column("calls", "hmm_device_exclusive_failures_total"),)),
         ),
     ),
     Section(
         "Mirrored ranges: mmu_interval_notifier",
         (
-            _NOTIFIERS,
+            NOTIFIERS,
             Table(
                 "return codes", ("driver", "errno"), (Column("inserts", "hmm_interval_notifier_insert_failures_total"),)
             ),
@@ -341,7 +224,7 @@ _REST = (
     Section(
         "Page by page",
         (
-            _INVALIDATIONS,
+            INVALIDATIONS,
             Drawing(
                 "size of invalidations",
                 "hmm_mmu_notifier_invalidation_size_bytes",
@@ -349,7 +232,7 @@ _REST = (
                 Unit.bytes,
                 "invalidations",
             ),
-            _MIGRATION_PTES,
+            MIGRATION_PTES,
             Table(
                 "migration entries by the folio's order",
                 ("order",),
@@ -363,7 +246,7 @@ _REST = (
                     for context in reversed(Context)
                 ),
             ),
-            _DMA,
+            DMA,
         ),
         note="context hmm: inside of an HMM call; other: compaction, NUMA balancing, splitting a huge page. Entries are"
         " set only for pages that are still mapped when they are collected, so more are removed than set.",

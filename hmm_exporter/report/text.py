@@ -48,17 +48,22 @@ def section(its: Section, now: Snapshot, stacks: Sequence[Stack], page: Page) ->
 
 def wrapped(text: str, width: int) -> list[str]:
     """A no-break space holds a figure and its unit together."""
-    return [line.replace("\xa0", " ") for line in textwrap.wrap(text, width, break_on_hyphens=False)]
+    lines = textwrap.wrap(text, width, break_on_hyphens=False)
+    return [_printable(line.replace("\xa0", " ")) for line in lines]
 
 
 def cut(text: str, width: int) -> str:
     """No more than ``width`` characters, all of them printable."""
-    text = "".join(char if char.isprintable() else "?" for char in text)
+    text = _printable(text)
     if len(text) <= width:
         return text
     # Names are told apart by their ends as often as by their beginnings.
     end = (width - 2) // 2
     return f"{text[: width - 2 - end]}..{text[-end:]}" if end > 0 else text[:width]
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _block(block: Block, now: Snapshot, stacks: Sequence[Stack], page: Page) -> Iterator[str]:
@@ -91,7 +96,8 @@ def _stacks(block: StackList, stacks: Sequence[Stack], page: Page) -> Iterator[s
     for number, stack in enumerate(stacks[: block.top]):
         if number:
             yield ""
-        head = f"{stack.driver}, {stack.function}: {figure(stack.calls, Unit.count)} times"
+        times = "once" if stack.calls == 1 else f"{figure(stack.calls, Unit.count)} times"
+        head = f"{stack.driver}, {stack.function}: {times}"
         yield 2 * _INDENT + page.style.warning(cut(head, page.width - 4))
         frames = [_frame(frame) for frame in stack.frames]
         for line in frames or ["(not kept: no room for more stacks)"]:
@@ -114,7 +120,12 @@ def _table(table: Table, now: Snapshot, page: Page) -> Iterator[str]:
     largest = sorted(rows, key=lambda labels: ([-value for value in rows[labels]], labels))
     shown = largest[: table.top or None]
     figures = {
-        labels: [figure(value, column.unit) for value, column in zip(rows[labels], table.columns)] for labels in shown
+        labels: [
+            # What nobody counts is not zero.
+            figure(value, column.unit) if now.has(column.sample) else "-"
+            for value, column in zip(rows[labels], table.columns)
+        ]
+        for labels in shown
     }
     widths = [
         max([len(column.heading), *(len(each[at]) for each in figures.values())])

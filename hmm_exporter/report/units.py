@@ -28,12 +28,14 @@ def figure(value: float, unit: Unit) -> str:
 
 
 def _scaled(value: float, units: Sequence[tuple[float, str]]) -> str:
-    """In the largest unit that there is one of at least, with three digits."""
-    size, name = next(
-        ((size, name) for size, name in reversed(units) if _rounded(value / size) >= 1), (units[0][0], units[0][1])
-    )
-    scaled = value / size
-    return f"{_rounded(scaled):.{_decimals(scaled)}f}".removesuffix(".0").removesuffix(".00") + f" {name}"
+    """In the largest unit that it has one of, as rounded in the next smaller, with three digits."""
+    size, name = units[0]
+    for larger, its_name in units[1:]:
+        if _rounded(value / size) * size < larger:
+            break
+        size, name = larger, its_name
+    number = _rounded(value / size)
+    return f"{number:.{0 if number == int(number) else _decimals(number)}f} {name}"
 
 
 def _rounded(value: float) -> float:
