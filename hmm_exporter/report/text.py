@@ -84,7 +84,8 @@ def _drawing(block: Drawing, now: Snapshot, page: Page) -> Iterator[str]:
     found = now.distributions(block.histogram, block.by)
     for labels, its in sorted(found.items(), key=lambda item: (-item[1].count, item[0])):
         mean = figure(its.sum / its.count, block.unit).replace(" ", "\xa0")
-        title = f"{block.title}, {', '.join(labels)}: {figure(its.count, Unit.count)} {block.of}, mean {mean}"
+        events = block.of.removesuffix("s") if its.count == 1 else block.of
+        title = f"{block.title}, {', '.join(labels)}: {figure(its.count, Unit.count)} {events}, mean {mean}"
         yield from _title(title, page)
         for line in drawing.histogram(its, block.unit, page.width - 2 * len(_INDENT), page.style):
             yield 2 * _INDENT + line
