@@ -60,10 +60,10 @@ class Terminal:
     def show(self, text: str) -> None:
         """The line that lives, in place of its last state; nothing where there is no terminal."""
         if self._is_one:
+            self._alive = True  # at first: a Ctrl-C may come as soon as it is seen
             # One short of the width: a terminal that wraps there would begin a new line.
             self._stream.write(_ERASE + self.style.faint(text[: self.width - 1]))
             self._stream.flush()
-            self._alive = True
 
     def write(self, lines: Iterable[str]) -> None:
         self.erase()
