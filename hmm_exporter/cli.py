@@ -24,6 +24,7 @@ from hmm_exporter.config import Config, ConfigError
 from hmm_exporter.config_file import load
 from hmm_exporter.config_value import options, override
 from hmm_exporter.errors import StartError
+from hmm_exporter.report import command_line
 
 PROG = "hmm-exporter"
 
@@ -46,6 +47,7 @@ exit status:
   0  ended as asked; with --check: the exporter can run
   1  could not run; with --check --strict also when a probe that the kernel has is not attached
   2  bad usage or configuration
+  of report: COMMAND's, 128 + N if signal N ended it; 0 when --duration or Ctrl-C came first
   128 + N  interrupted by signal N before it ran
 """
 
@@ -99,8 +101,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     try:
-        given = _parse(argv)
+        given, command = _parse(argv)
         config = _configure(given)
+        report = None
+        if given.subcommand:
+            config = command_line.configure(given, config)
+            report = command_line.options(given, command)
     except SystemExit as done:  # --help and --version
         return int(done.code or 0)
     except _UsageError as error:
@@ -111,20 +117,25 @@ def _main(argv: Sequence[str] | None) -> int:
         return EXIT_USAGE
     log.setup(config.log.level, config.log.format)
     logger = log.Logger(__name__)
+    for_people = given.check or report is not None
     try:
         # Not earlier: it brings prometheus_client with it, and --help should be quick.
         from hmm_exporter import daemon
 
+        if report:
+            from hmm_exporter.report import run
+
+            return run.run(config, report)
         return daemon.check(config, given.strict) if given.check else daemon.run(config)
     except StartError as error:
-        if given.check:
+        if for_people:
             _complain(str(error))
         else:
             logger.error(str(error))
     except (KeyboardInterrupt, BrokenPipeError):
         raise
     except Exception as error:
-        if given.check and isinstance(error, OSError):  # its table could not be written
+        if for_people and isinstance(error, OSError):  # its output could not be written
             raise
         logger.exception("internal error, please report it", version=version())
     return EXIT_FAILED
@@ -140,25 +151,40 @@ def _configure(given: argparse.Namespace) -> Config:
     return config
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; raises _UsageError, and SystemExit after --help or --version."""
+def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[str, ...]]:
+    """The command line, and what stands behind ``--``; raises _UsageError, and SystemExit after --help or --version."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    separator = arguments.index("--") if "--" in arguments else len(arguments)
+    command = tuple(arguments[separator + 1 :])
     parser = _parser()
-    given, unknown = parser.parse_known_args(argv)
+    given, unknown = parser.parse_known_args(arguments[:separator])
+    if given.subcommand not in (None, "report"):
+        unknown.insert(0, given.subcommand)
+    if unknown and given.subcommand == "report" and not unknown[0].startswith("-"):
+        raise _UsageError(f"unknown argument {_one_line(unknown[0])}: a command for report stands after --")
     if unknown:
-        flags = ["--config.file", "--check", "--strict", "--version", "--help"]
+        flags = ["--config.file", "--check", "--strict", "--version", "--help", *command_line.FLAGS]
         name = "--" + unknown[0].partition("=")[0].lstrip("-")
         close = difflib.get_close_matches(name, flags + [flag for flag, _, _ in _FLAGS], 1)
         guess = f" (did you mean {close[0]}?)" if close else ""
         raise _UsageError(f"unknown argument {_one_line(unknown[0])}{guess}")
     if given.strict and not given.check:
         raise _UsageError("--strict is only for --check")
-    return given
+    if given.subcommand and given.check:
+        raise _UsageError("--check and report are two commands: one is allowed")
+    only = [*command_line.given_flags(given), *(["--"] if separator < len(arguments) else [])]
+    if only and not given.subcommand:
+        raise _UsageError(f"{only[0]} is only for report")
+    if only[-1:] == ["--"] and not command:
+        raise _UsageError("after -- comes a command")
+    return given, command
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=PROG,
-        usage=f"{PROG} [--config.file=FILE] [flag ...]\n       {PROG} --check [--strict] [...]",
+        usage=f"{PROG} [--config.file=FILE] [flag ...]\n       {PROG} --check [--strict] [...]"
+        f"\n       {PROG} [...] report [flag ...] [-- COMMAND [ARGUMENT ...]]",
         description="A Prometheus exporter for Linux HMM (heterogeneous memory management).",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -193,6 +219,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="with --check: fail when a probe that this kernel has cannot be attached",
     )
+    group = parser.add_argument_group("report", command_line.DESCRIPTION)
+    group.add_argument("subcommand", nargs="?", metavar="report", help="watch at this terminal, serve nothing")
+    command_line.add_flags(group)
     return parser
 
 

@@ -67,8 +67,8 @@ def run(config: Config) -> int:
         server = Server(config.web.listen_addresses, config.web.telemetry_path, registry, state)
         server.start()
         _log.info("listening", addresses=" ".join(server.addresses), version=__version__)
-        kernel = _kernel(config)
-        attachments, outcomes = _attach(kernel, config)
+        kernel = watched_kernel(config)
+        attachments, outcomes = attach_probes(kernel, config)
         _log_outcomes(kernel, outcomes)
         kernel = dataclasses.replace(kernel, btf=None)
         _trim_memory()
@@ -105,8 +105,8 @@ def check(config: Config, strict: bool) -> int:
     """
     groups = {group.name: True for group in GROUPS}
     config = dataclasses.replace(config, probes=dataclasses.replace(config.probes, groups=groups))
-    kernel = _kernel(config)
-    attachments, outcomes = _attach(kernel, config)
+    kernel = watched_kernel(config)
+    attachments, outcomes = attach_probes(kernel, config)
     attachments.close()
     names = max(len(outcome.probe.name) for outcome in outcomes)
     for outcome in outcomes:
@@ -117,13 +117,16 @@ def check(config: Config, strict: bool) -> int:
     return int(strict and any(outcome.state in (DENIED, ERROR) for outcome in outcomes))
 
 
-def _kernel(config: Config) -> Kernel:
+def watched_kernel(config: Config) -> Kernel:
     return simulated_kernel(Path(config.simulator)) if config.simulator else running_kernel()
 
 
-def _attach(kernel: Kernel, config: Config) -> tuple[Attachments, list[Outcome]]:
-    """Attach what can be; what became of each probe is in the catalogue's order."""
-    plan, left_out = choose(kernel, config)
+def attach_probes(kernel: Kernel, config: Config, pids: bool = False) -> tuple[Attachments, list[Outcome]]:
+    """Attach what can be; what became of each probe is in the catalogue's order.
+
+    ``pids``: processes are told apart by their ids, too.
+    """
+    plan, left_out = choose(kernel, config, pids)
     attachments = attach(kernel, config, plan)
     attachments.outcomes += left_out
     attachments.outcomes.sort(key=lambda outcome: _ORDER[outcome.probe.name])

@@ -46,8 +46,11 @@ def reads_pages(kernel: Kernel) -> bool:
     return kernel.simulated is not None or kernel.lockdown != "confidentiality"
 
 
-def choose(kernel: Kernel, config: Config) -> tuple[Plan, list[Outcome]]:
-    """The plan for the probes that can be tried, and the outcome of all others."""
+def choose(kernel: Kernel, config: Config, pids: bool = False) -> tuple[Plan, list[Outcome]]:
+    """The plan for the probes that can be tried, and the outcome of all others.
+
+    ``pids``: processes are told apart by their ids, too.
+    """
     choices = {probe.name: _choose(probe, kernel, config) for probe in PROBES}
     for probe in PROBES:
         required, own = choices.get(probe.requires), choices[probe.name]
@@ -55,7 +58,8 @@ def choose(kernel: Kernel, config: Config) -> tuple[Plan, list[Outcome]]:
             reason = f"needs {probe.requires}: {required.reason}"
             choices[probe.name] = replace(required, probe=probe, function=own.function, reason=reason)
     targets = [choice for choice in choices.values() if isinstance(choice, Target)]
-    return _plan(targets, kernel, config), [choice for choice in choices.values() if isinstance(choice, Outcome)]
+    plan = replace(_plan(targets, kernel, config), pids=pids)
+    return plan, [choice for choice in choices.values() if isinstance(choice, Outcome)]
 
 
 def _choose(probe: Probe, kernel: Kernel, config: Config) -> Target | Outcome:

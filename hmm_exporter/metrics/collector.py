@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
 from hmm_exporter.bpf.maps import Row
-from hmm_exporter.catalog.metric import Type
+from hmm_exporter.catalog.metric import Metric, Type
 from hmm_exporter.catalog.metrics import METRICS
 from hmm_exporter.catalog.tables import Table
 from hmm_exporter.catalog.values import HISTOGRAM_SLOTS
@@ -28,12 +28,14 @@ Sums = dict[LabelValues, list[int]]
 class Collector:
     """Families of all metrics of the catalogue that attached probes feed."""
 
-    def __init__(self, attached: frozenset[str], names: Names, series_limit: int) -> None:
+    def __init__(
+        self, attached: frozenset[str], names: Names, series_limit: int, metrics: Sequence[Metric] = METRICS
+    ) -> None:
         """``attached``: names of probes, and of options that are on.
 
         ``series_limit``: label sets beyond it are booked as `other`.
         """
-        self._selected = [found for found in (select(metric, attached, names) for metric in METRICS) if found]
+        self._selected = [found for found in (select(metric, attached, names) for metric in metrics) if found]
         # What may yet appear as `other` must find room, too.
         self._series_limit = series_limit - sum(selected.series_held_back for selected in self._selected)
         self._booked_as: dict[tuple[str, LabelValues], LabelValues] = {}

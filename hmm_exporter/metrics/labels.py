@@ -43,6 +43,7 @@ _OWN_FRAMES = (
 # errno.errorcode knows one name a number, not always the one that the kernel's sources use; 524 is
 # the kernel's own (include/linux/errno.h).
 _ERRORS = dict(errno.errorcode) | {35: "EDEADLK", 95: "EOPNOTSUPP", 524: "ENOTSUPP"}
+_COMM_BYTES = 16  # TASK_COMM_LEN, include/linux/sched.h
 _FAULTS = {value: name for name, value in CONSTANTS.items() if name.startswith("VM_FAULT_")}
 
 
@@ -156,17 +157,27 @@ class Names:
         return users[0] if len(users) == 1 else helper
 
     def _caller(self, frames: list[Symbol]) -> str:
-        name = next((frame.name for frame in frames if not frame.name.startswith(_OWN_FRAMES)), UNKNOWN)
+        name = next((frame.name for frame in without_own(frames)), UNKNOWN)
         if name in self._callers.values() or len(set(self._callers.values()) - {OTHER}) < self._most_callers:
             return name
         return OTHER
+
+
+def without_own(frames: Iterable[Symbol]) -> Iterable[Symbol]:
+    """A stack from its first frame on that is neither the probe nor the function it is on."""
+    return itertools.dropwhile(lambda frame: frame.name.startswith(_OWN_FRAMES), frames)
 
 
 def comm(raw: bytes) -> str:
     """A command name. Bytes that are not UTF-8 are written as ``\\xff``."""
     if raw == values.OTHER_COMM:
         return OTHER
-    return raw.partition(b"\0")[0].decode(errors="backslashreplace") or UNKNOWN
+    return raw[:_COMM_BYTES].partition(b"\0")[0].decode(errors="backslashreplace") or UNKNOWN
+
+
+def pid(raw: bytes) -> str:
+    """The process id behind a command name; 0 where processes are not told apart by it."""
+    return OTHER if raw == values.OTHER_COMM else str(int.from_bytes(raw[_COMM_BYTES:], "little"))
 
 
 def error(number: int) -> str:

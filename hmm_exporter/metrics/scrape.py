@@ -17,6 +17,8 @@ from hmm_exporter.bpf.attach import Attachments
 from hmm_exporter.bpf.maps import MapSet, Row, Thread
 from hmm_exporter.bpf.plan import ABSENT, ATTACHED, reads_pages
 from hmm_exporter.catalog import tables
+from hmm_exporter.catalog.metric import Metric
+from hmm_exporter.catalog.metrics import METRICS
 from hmm_exporter.catalog.tables import Table
 from hmm_exporter.config import Config
 from hmm_exporter.kernel import modules
@@ -30,7 +32,14 @@ from hmm_exporter.metrics.labels import Names
 class Scrape:
     """A prometheus_client collector over one set of attachments."""
 
-    def __init__(self, kernel: Kernel, config: Config, attachments: Attachments, ready_seconds: float) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        config: Config,
+        attachments: Attachments,
+        ready_seconds: float,
+        metrics: Sequence[Metric] = METRICS,
+    ) -> None:
         self._attachments = attachments
         self._maps = attachments.maps
         self._limits = config.limits
@@ -39,11 +48,11 @@ class Scrape:
         stack = self._maps.stack if self._maps else lambda stack_id: ()
         # The simulator's modules are not this machine's.
         module_users = (lambda module: ()) if kernel.simulated else modules.users
-        self._names = Names(kernel.symbols, stack, module_users, config.limits.callers, attachments.devices.name)
+        self.names = Names(kernel.symbols, stack, module_users, config.limits.callers, attachments.devices.name)
         self._page_size = kernel.page_size
         self._pages = reads_pages(kernel)
         there = frozenset(_there(attachments, config, self._pages))
-        self._collector = Collector(there, self._names, config.limits.series)
+        self._collector = Collector(there, self.names, config.limits.series, metrics)
         self._runs = exporter.ProbeRuns(attachments.programs)
         self._facts = list(exporter.build_and_kernel(kernel, attachments.bcc))
         self._facts += exporter.probes(attachments.outcomes)
@@ -60,6 +69,13 @@ class Scrape:
             families += exporter.scrape(self._collector.series, self._limits.series, elapsed, self._ready_seconds)
             return families
 
+    def learn(self) -> None:
+        """Name what is new, while it is there: a module that is unloaded takes its symbols with it."""
+        with self._lock:
+            if self._maps:
+                self._attachments.learn_devices(self._page_size)
+                self._learn({table: self._maps.read(table) for table in (tables.EBUSY, tables.DRIVER, tables.OWNER)})
+
     def sweep(self) -> None:
         """End idle rows and lost threads. To be called now and then, also when nobody scrapes."""
         with self._lock:
@@ -69,7 +85,7 @@ class Scrape:
             self._idle.sweep_threads(self._maps.read_threads())
             self._idle.sweep_arrivals()
             ended = self._idle.sweep_rows(self._read(self._maps))
-            self._names.forget(
+            self.names.forget(
                 [owner for owner in ended.get(tables.OWNER, ()) if isinstance(owner, int)],
                 [ops for ops in ended.get(tables.DRIVER, ()) if isinstance(ops, int)],
             )
@@ -81,7 +97,7 @@ class Scrape:
         calls_after = maps.read(tables.PROBE_CALL)
         self._learn(rows)
         families = list(self._collector.families(rows))
-        families += exporter.owners(self._names.owners())
+        families += exporter.owners(self.names.owners())
         families += exporter.devices(self._attachments.devices.info())
         families += self._runs.families(rows, threads, calls_after)
         families += exporter.maps(maps, rows, threads, idle.arrivals)
@@ -101,7 +117,7 @@ class Scrape:
 
     def _learn(self, rows: Mapping[Table, Sequence[Row]]) -> None:
         stack_at = next(at for at, key in enumerate(tables.EBUSY.keys) if key.name == "stack")
-        self._names.learn(
+        self.names.learn(
             {int(row.key[0]): row.words[0] for row in rows[tables.OWNER]},
             [int(row.key[0]) for row in rows[tables.DRIVER]],
             [int(row.key[stack_at]) for row in rows[tables.EBUSY]],

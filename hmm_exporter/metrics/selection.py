@@ -21,7 +21,7 @@ from hmm_exporter.metrics.labels import OTHER, Names
 LabelValues = tuple[str, ...]
 _Namer = Callable[[KeyValues], str]
 
-OPEN_LABELS = frozenset({"pgmap_owner", "device", "driver", "comm", "caller"})
+OPEN_LABELS = frozenset({"pgmap_owner", "device", "driver", "pid", "comm", "caller"})
 """Labels whose values nobody knows beforehand."""
 
 
@@ -151,6 +151,7 @@ def _namer(label: str, at: int, table: Table, names: Names) -> _Namer:
         "device": names.device,
         "driver": names.driver,
         "caller": names.caller,
+        "pid": labels.pid,
         "comm": labels.comm,
         "errno": labels.error,
         "fault": labels.fault,

@@ -249,7 +249,7 @@ def test_help_names_every_flag_and_the_exit_statuses(flag: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     for name in ("--config.file", "--web.listen-address", "--web.telemetry-path", "--log.level"):
         assert name in done.stdout
-    for name in ("--log.format", "--simulator", "--check", "--strict", "--version"):
+    for name in ("--log.format", "--simulator", "--check", "--strict", "--version", "report", "--pid", "--duration"):
         assert name in done.stdout
     assert "exit status:\n  0  " in done.stdout
     assert "(default: :10466)" in done.stdout

@@ -277,3 +277,8 @@ def test_it_is_not_where_btf_does_not_or_where_a_simulator_has_a_file(kernel: Ke
     plan, _ = choose(kernel, kernels.config())
     assert not plan.resources
     assert not [path for path in plan.offsets if path.startswith("resource.")]
+
+
+def test_processes_are_told_apart_by_their_ids_only_for_who_asks() -> None:
+    assert not choose(kernels.kernel(), kernels.config())[0].pids
+    assert choose(kernels.kernel(), kernels.config(), pids=True)[0].pids

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hmm_exporter.catalog.values import OTHER_COMM, OTHER_ERRNO, OTHER_POINTER, OTHER_STACK
 from hmm_exporter.kernel.symbols import Symbol, Symbols
-from hmm_exporter.metrics.labels import Names, Owner, comm, error, fault, order
+from hmm_exporter.metrics.labels import Names, Owner, comm, error, fault, order, pid
 from tests.unit.metrics.exposed import names_with
 
 # Addresses of exposed.KALLSYMS, and some on the heap.
@@ -57,6 +57,15 @@ def test_every_comm_is_a_text_that_can_be_exposed(raw: bytes) -> None:
     assert text
     assert text.encode()
     assert "\0" not in text
+
+
+def test_a_process_id_stands_behind_the_name_and_is_no_part_of_it() -> None:
+    raw = b"train.py".ljust(16, b"\0") + (4417).to_bytes(8, "little")
+    assert (comm(raw), pid(raw)) == ("train.py", "4417")
+    unterminated = b"x" * 16 + (120).to_bytes(8, "little")
+    assert (comm(unterminated), pid(unterminated)) == ("x" * 16, "120")
+    assert pid(b"train.py".ljust(24, b"\0")) == "0"
+    assert pid(OTHER_COMM) == "other"
 
 
 @pytest.mark.parametrize(
