@@ -21,6 +21,7 @@ from hmm_exporter.bpf.source import Plan, text
 from hmm_exporter.catalog.probes import GROUPS, PROBES
 from hmm_exporter.config import Config, Limits, Probes
 from hmm_exporter.kernel.simulated import simulated_kernel
+from tests.bench import programs
 from tests.process import SIMULATOR
 
 EVERYTHING = Config(probes=Probes(groups={group.name: True for group in GROUPS}))
@@ -66,3 +67,10 @@ def test_the_maps_of_a_node_with_256_cpus_stay_below_32_mib() -> None:
         assert maps.memory_bytes() < 32 << 20
     finally:
         maps.close()
+
+
+def test_the_kept_list_of_instructions_has_every_program() -> None:
+    _, instructions = programs.kept()
+    assert set(instructions) == {name for probe in PROBES for name in probe.programs}, (
+        "python3 -m tests.bench.programs --keep"
+    )
