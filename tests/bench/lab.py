@@ -200,6 +200,9 @@ def _is_called(program: str, kernel_name: str) -> bool:
 def _program_names(watcher: Watcher, machine: VirtualMachine) -> list[str]:
     """The exporter's programs in the order in which it loads them: the kernel cuts their names."""
     page = machine.run("curl -s localhost:10466/metrics | grep hmm_exporter_probe_info").stdout
+    refused = [line for line in page.splitlines() if 'state="error"' in line or 'state="denied"' in line]
+    if refused:  # figures without it would be too good
+        raise AssertionError(f"not attached: {refused}")
     attached = {
         line.partition('probe="')[2].partition('"')[0] for line in page.splitlines() if 'state="attached"' in line
     }

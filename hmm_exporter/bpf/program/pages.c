@@ -130,15 +130,36 @@ INLINE void add_entries(struct walk *walk, u64 *src, u64 *dst, int count, u64 ad
 		      UNPACKED(moved, DIRECTION_device_to_host));
 }
 
-/* Most of what a driver evicts is not there: entries of 0, which count for nothing. */
-INLINE u64 any_entry(struct walk *walk)
+INLINE u64 any_source(struct walk *walk)
 {
 	u64 any = 0;
 
 #pragma unroll
 	for (int i = 0; i < BLOCK; i++)
-		any |= walk->src_block[i] | walk->dst_block[i];
+		any |= walk->src_block[i];
 	return any;
+}
+
+/*
+ * Reads a block; 0 if that fails, or if nothing in it counts. Most of what a driver evicts is not
+ * there: entries of 0. In an mm, one of 0 may be a hole that had a destination and was not filled.
+ */
+INLINE u64 read_block(struct walk *walk, u64 at, u64 count)
+{
+	if (count < BLOCK) {
+		__builtin_memset(walk->src_block, 0, sizeof(walk->src_block));
+		__builtin_memset(walk->dst_block, 0, sizeof(walk->dst_block));
+	}
+	if (probe_read(walk->src_block, count * 8, (void *)(walk->src + at * 8)))
+		goto failed;
+	if (!walk->mm && !any_source(walk))
+		return 0;
+	if (walk->dst && probe_read(walk->dst_block, count * 8, (void *)(walk->dst + at * 8)))
+		goto failed;
+	return 1;
+failed:
+	walk->unreadable += count;
+	return 0;
 }
 
 /*
@@ -155,14 +176,7 @@ int walk_block(u64 *context)
 		count = left;
 	if (count > BLOCK) /* cannot be; the verifier does not know */
 		return 1;
-	if (count < BLOCK) {
-		__builtin_memset(walk->src_block, 0, sizeof(walk->src_block));
-		__builtin_memset(walk->dst_block, 0, sizeof(walk->dst_block));
-	}
-	if (probe_read(walk->src_block, count * 8, (void *)(walk->src + at * 8)) ||
-	    (walk->dst && probe_read(walk->dst_block, count * 8, (void *)(walk->dst + at * 8))))
-		walk->unreadable += count;
-	else if (any_entry(walk))
+	if (read_block(walk, at, count))
 		add_entries(walk, walk->src_block, walk->dst_block, BLOCK, address);
 	walk->at = at + count;
 	return walk->at >= walk->entries;
