@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A busy node as rows in the maps: what its exporter exposes, without the hardware or the hours that would cause it.
 
+`python3 -m tests.bench.node PROCESSES CPUS` serves such a node until its stdin ends, and says at which port.
 Belongs here: which rows a node of so many GPUs and processes has. Does not belong here: what a scrape of them costs
-(scrape.py). `python3 -m tests.bench.node PROCESSES CPUS` serves such a node until its stdin ends, and says at which port.
+(scrape.py).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from hmm_exporter.catalog.probes import PROBES
 from hmm_exporter.catalog.tables import Kind, Table
 from hmm_exporter.catalog.values import Class, DeviceFunction, Failure, Intent, RangeFunction, Trigger
 from hmm_exporter.config import Config, Limits
-from hmm_exporter.daemon import State, _trim_memory
+from hmm_exporter.daemon import State, trim_memory
 from hmm_exporter.kernel.iomem import Iomem
 from hmm_exporter.kernel.simulated import simulated_kernel
 from hmm_exporter.kernel.symbols import Symbols
@@ -37,7 +38,7 @@ from hmm_exporter.web.server import Server
 from tests.process import SIMULATOR
 
 GPUS = 8
-#: Addresses of g_uvm_global and uvm_hmm_notifier_ops, and of two callers of hmm_range_fault, all in nvidia_uvm.
+#: Addresses of g_uvm_global and uvm_hmm_notifier_ops in nvidia_uvm. Made up: they are in no kernel.
 OWNER, OPS = 0xFFFFFFFFC0500000, 0xFFFFFFFFC0501000
 KALLSYMS = f"{OWNER:x} b g_uvm_global\t[nvidia_uvm]\n{OPS:x} d uvm_hmm_notifier_ops\t[nvidia_uvm]\n"
 RAM_END, GPU_BYTES = 1 << 41, 96 << 30
@@ -148,7 +149,7 @@ def main() -> None:
         scrape = scrape_of(Path(folder), processes, shards_for(cpus))
     for collector in (scrape, ProcessCollector(registry=None), PlatformCollector(registry=None)):
         registry.register(collector)
-    _trim_memory()  # as the daemon does
+    trim_memory()  # as the daemon does
     state.attached(())  # whoever is not ready is not scraped
     server = Server(("127.0.0.1:0",), "/metrics", registry, state)
     server.start()

@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.bench.footprint import OPENMETRICS, SCRAPES, cpu_of, maps_memory, memory
+from tests.bench.footprint import OPENMETRICS, cpu_of, maps_memory, memory
 from tests.exposition import Samples
 from tests.process import ROOT
 
@@ -60,7 +60,8 @@ def maps_bytes() -> dict[int, int]:
 def _one(processes: int, cpus: int) -> Cost:
     command = [sys.executable, "-m", "tests.bench.node", str(processes), str(cpus)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as node:
-        assert node.stdin and node.stdout
+        assert node.stdin
+        assert node.stdout
         url = f"http://127.0.0.1:{int(node.stdout.readline())}/metrics"
         before = memory(node.pid)
         times: list[float] = []
