@@ -34,8 +34,8 @@ too. All of them once a round, so that what changes meanwhile meets all alike; e
 times with the kernel's BPF statistics off, for the time of the workload; once with them on, for the run time of the
 programs (`bpftool prog show`). They do not see what it takes to get into a program: a breakpoint, a trampoline.
 *Ready* is from the start of the process until the script's BEGIN says that it traces, or the exporter logs that
-`/-/ready` says 200. Figures are medians; in brackets the least and the most. The processor is **emulated** (QEMU, TCG): shares of
-each other are meaningful, times are not those of a real machine.
+`/-/ready` says 200. Figures are medians; in brackets the least and the most. The processor is **emulated**
+(QEMU, TCG): shares of each other are meaningful, times are not those of a real machine.
 
 **On the simulator** ([tests/simulator](../tests/simulator/README.md)), on this machine itself, not emulated: the same
 programs as uprobes, over known events; and a node of 8 GPUs (one owner, `nvidia_uvm`) whose rows are written into the
