@@ -30,6 +30,10 @@ test-lab: setup lab-packages ## the tests on a real HMM driver, in an emulated m
 test-matrix: setup lab-packages ## test-lab on each of its kernels; the last lines say how each ended
 	@scripts/test-matrix.sh
 
+bench: KERNEL ?= 6.12
+bench: setup lab-packages ## writes docs/benchmark.md: some fifteen minutes, on a machine that does nothing else
+	@KERNEL=$(KERNEL) .venv/bin/python -m tests.bench
+
 lint: setup lint-packages .venv/lint ## ruff, mypy, shellcheck
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
@@ -78,6 +82,6 @@ lint-packages:
 .venv/bin/promtool: | .venv/bin/pip
 	@scripts/debian.sh unpack usr/bin/promtool $@ promtool prometheus
 
-.PHONY: help demo run test test-bcc test-lab test-matrix lint format clean setup packages bcc-packages lab-packages lint-packages
+.PHONY: help demo run test test-bcc test-lab test-matrix bench lint format clean setup packages bcc-packages lab-packages lint-packages
 # apt-get and pip take one caller at a time.
 .NOTPARALLEL:

@@ -71,7 +71,7 @@ def run(config: Config) -> int:
         attachments, outcomes = attach_probes(kernel, config)
         _log_outcomes(kernel, outcomes)
         kernel = dataclasses.replace(kernel, btf=None)
-        _trim_memory()
+        trim_memory()
         scrape = Scrape(kernel, config, attachments, ready_seconds=_seconds_since_start())
         for collector in (scrape, ProcessCollector(registry=None), PlatformCollector(registry=None)):
             registry.register(collector)
@@ -161,7 +161,7 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     raise _Stop
 
 
-def _trim_memory() -> None:
+def trim_memory() -> None:
     """Give back what reading BTF and compiling took: for months it would stay in malloc's lists."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; musl has none

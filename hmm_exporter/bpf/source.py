@@ -19,7 +19,7 @@ from hmm_exporter.catalog.tables import Key, Kind, Table
 from hmm_exporter.catalog.values import CONSTANTS
 
 PROGRAMS = Path(__file__).parent / "program"
-THREAD_WORDS = 128
+THREAD_WORDS = 192
 """At least as many as program/thread.c's row has; the compiler's layout is checked against it."""
 HEADERS = Path(__file__).parent
 """Taken by bcc for a kernel's source tree: it looks in `include` below it."""

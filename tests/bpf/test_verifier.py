@@ -22,6 +22,7 @@ from hmm_exporter.bpf.source import WALK_BLOCK, Plan, text
 from hmm_exporter.catalog.probes import GROUPS, PROBES
 from hmm_exporter.config import Config, Limits, Probes
 from hmm_exporter.kernel.simulated import simulated_kernel
+from tests.bench import programs
 from tests.process import SIMULATOR
 
 EVERYTHING = Config(probes=Probes(groups={group.name: True for group in GROUPS}))
@@ -96,3 +97,10 @@ def test_the_kernel_takes_the_types_of_functions_and_a_program_with_its_callback
     wrong = Code(code.instructions, code.callback_at + 1)
     with pytest.raises(attach.NotAttached):
         os.close(attach.load(syscall.PROG_RAW_TRACEPOINT, wrong, "loops"))
+
+
+def test_the_kept_list_of_instructions_has_every_program() -> None:
+    _, instructions = programs.kept()
+    assert set(instructions) == {name for probe in PROBES for name in probe.programs}, (
+        "python3 -m tests.bench.programs --keep"
+    )

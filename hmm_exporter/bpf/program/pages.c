@@ -18,10 +18,13 @@
 /* HPAGE_PMD_NR, the pages of a huge folio: as many as entries of 8 bytes fill a page. */
 #define HUGE_PAGES (PAGE_SIZE / 8)
 
-#define BLOCK 16 /* entries: the two arrays of a block are half of what the stack holds */
+#define BLOCK 32 /* entries of both arrays that are read at a time */
 #define MOST_ENTRIES (1U << 18) /* 1 GiB of 4 KiB pages; what lies behind is booked as not_read */
 
-/* What the arrays say, in pages. Lies in the thread's row, since the stack is taken by a block. */
+/*
+ * What the arrays say, in pages. Lies in the thread's row, with the block: to 6.12 a callback and the
+ * programs that call it share 512 bytes of stack.
+ */
 struct walk {
 	u64 src;
 	u64 dst;     /* 0: there is none yet */
@@ -45,6 +48,9 @@ struct walk {
 	u64 returned;
 	u64 src_pfn; /* the first source, and destination, on a device */
 	u64 dst_pfn;
+
+	u64 src_block[BLOCK];
+	u64 dst_block[BLOCK];
 };
 
 /* Pages of one block by direction, 16 bits each: one huge folio at most begins in a block. */
@@ -124,6 +130,38 @@ INLINE void add_entries(struct walk *walk, u64 *src, u64 *dst, int count, u64 ad
 		      UNPACKED(moved, DIRECTION_device_to_host));
 }
 
+INLINE u64 any_source(struct walk *walk)
+{
+	u64 any = 0;
+
+#pragma unroll
+	for (int i = 0; i < BLOCK; i++)
+		any |= walk->src_block[i];
+	return any;
+}
+
+/*
+ * Reads a block; 0 if that fails, or if nothing in it counts. Most of what a driver evicts is not
+ * there: entries of 0. In an mm, one of 0 may be a hole that had a destination and was not filled.
+ */
+INLINE u64 read_block(struct walk *walk, u64 at, u64 count)
+{
+	if (count < BLOCK) {
+		__builtin_memset(walk->src_block, 0, sizeof(walk->src_block));
+		__builtin_memset(walk->dst_block, 0, sizeof(walk->dst_block));
+	}
+	if (probe_read(walk->src_block, count * 8, (void *)(walk->src + at * 8)))
+		goto failed;
+	if (!walk->mm && !any_source(walk))
+		return 0;
+	if (walk->dst && probe_read(walk->dst_block, count * 8, (void *)(walk->dst + at * 8)))
+		goto failed;
+	return 1;
+failed:
+	walk->unreadable += count;
+	return 0;
+}
+
 /*
  * bpf_loop's callback: one block. Blocks end where the address does so that none crosses a region.
  * What it is given must lie on the stack: the address of the walk.
@@ -131,7 +169,6 @@ INLINE void add_entries(struct walk *walk, u64 *src, u64 *dst, int count, u64 ad
 int walk_block(u64 *context)
 {
 	struct walk *walk = (void *)*context;
-	u64 src[BLOCK] = {}, dst[BLOCK] = {};
 	u64 at = walk->at, left = walk->entries - at, address = walk->address + at * PAGE_SIZE;
 	u64 count = BLOCK - (address / PAGE_SIZE & (BLOCK - 1));
 
@@ -139,11 +176,8 @@ int walk_block(u64 *context)
 		count = left;
 	if (count > BLOCK) /* cannot be; the verifier does not know */
 		return 1;
-	if (probe_read(src, count * 8, (void *)(walk->src + at * 8)) ||
-	    (walk->dst && probe_read(dst, count * 8, (void *)(walk->dst + at * 8))))
-		walk->unreadable += count;
-	else
-		add_entries(walk, src, dst, BLOCK, address);
+	if (read_block(walk, at, count))
+		add_entries(walk, walk->src_block, walk->dst_block, BLOCK, address);
 	walk->at = at + count;
 	return walk->at >= walk->entries;
 }
@@ -181,6 +215,8 @@ INLINE void walk_arrays(struct walk *walk, u64 src, u64 dst, u64 entries)
 	walk->returned = walk->src_pfn = walk->dst_pfn = 0;
 	__builtin_memset(walk->moved, 0, sizeof(walk->moved));
 	__builtin_memset(walk->moved_huge, 0, sizeof(walk->moved_huge));
+	if (!dst)
+		__builtin_memset(walk->dst_block, 0, sizeof(walk->dst_block));
 	if (walk->entries == 1)
 		walk_one(walk);
 	else if (walk->entries)
