@@ -16,8 +16,7 @@ def test_check_prints_a_line_for_each_probe_and_how_it_attached(tmp_path: Path) 
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == [probe.name for probe in PROBES]
     for line, probe in zip(lines, PROBES):
-        kind = "uprobe" if probe.entry else "uretprobe"
-        assert line.split()[1:] == ["attached", kind, "on", probe.functions[0]]
+        assert line.split()[1:] == ["attached", "uprobe", "on", probe.functions[0]]
 
 
 def test_strict_is_content_when_all_that_the_kernel_could_have_is_attached(tmp_path: Path) -> None:

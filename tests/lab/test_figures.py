@@ -90,7 +90,8 @@ def test_figures_are_the_predicted_ones(exporter: GuestExporter, machine: Virtua
 
 def check_returns(since: Samples, of: Prediction) -> None:
     """Thrash. What comes back at an address or in a process where it did not arrive has no known arrival, unless an
-    earlier test's process had one at this address, and its struct mm_struct was at the same place: it may then count."""
+    earlier test's process had one at this address, and its struct mm_struct was at the same place: it may then count.
+    """
     returned, stays = prediction_moves.returned(of), prediction_moves.by_device(of, "residency")
     strayed = prediction_moves.by_device(of, "fault_back.strayed")
     for device in prediction_moves.DEVICES.values():

@@ -125,7 +125,7 @@ def test_a_label_set_as_other_keeps_what_is_known_beforehand(tmp_path: Path) -> 
     assert started.as_other(("evict", "kthread", "amdgpu-1", "none")) == ("evict", "kthread", "other", "other")
     callers = selected(tmp_path, "hmm_range_fault_ebusy_callers_total")
     assert callers.as_other(("amdgpu", "svm_range_restore_pages")) == ("other", "other")
-    assert {"pgmap_owner", "device", "driver", "comm", "caller"} == OPEN_LABELS
+    assert {"pgmap_owner", "device", "driver", "comm", "pid", "caller"} == OPEN_LABELS
 
 
 def test_a_histograms_bounds_are_exact_decimals_and_end_in_infinity(tmp_path: Path) -> None:
