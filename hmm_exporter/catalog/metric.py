@@ -25,14 +25,20 @@ class Type(Enum):
 
 
 class Zeros(Enum):
-    """Which label sets of the node tier are shown before they have counted anything, beside `other`."""
+    """Which label sets of a node-tier counter are shown before they have counted anything.
+
+    A node with many devices has thousands that never will. Of histograms none is: each would be
+    28 series of zeros.
+    """
 
     every = 0
     without_device = 1
-    """What is booked when a migration begins: no row of a device ever counts it."""
+    """`other`, and what is booked when a migration begins: no row of a device ever counts it."""
     with_device = 2
-    """What is booked when it ends: seldom in a row without device."""
-    never = 3
+    """`other`, and what is booked when it ends: seldom in a row without device."""
+    other = 3
+    """`other` alone, so that a sum over a node where nothing happened yet is 0."""
+    never = 4
 
 
 class Scale(Enum):
@@ -98,6 +104,5 @@ def histogram(
     labels: Mapping[str, str],
     *sources: Source,
     scale: Scale = Scale.one,
-    zeros: Zeros = Zeros.every,
 ) -> Metric:
-    return Metric(name, Type.HISTOGRAM, help, labels, sources, scale, zeros=zeros)
+    return Metric(name, Type.HISTOGRAM, help, labels, sources, scale, zeros=Zeros.never)

@@ -44,6 +44,7 @@ MIGRATIONS = (
             labels={"device": "none"},
             errnos=_SETUP_ERRORS,
         ),
+        zeros=Zeros.never,
     ),
     counter(
         "hmm_migrations_empty_total",
@@ -94,6 +95,7 @@ MIGRATIONS = (
             for phase in values.PHASES
         ),
         scale=Scale.nanoseconds,
+        zeros=Zeros.never,
     ),
     histogram(
         "hmm_migration_phase_duration_seconds",

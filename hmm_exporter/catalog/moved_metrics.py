@@ -36,7 +36,7 @@ MOVED = (
         " direction is by the pages themselves.",
         _WITH_DIRECTION,
         *_by_direction("moved_bytes"),
-        zeros=Zeros.never,
+        zeros=Zeros.other,
     ),
     counter(
         "hmm_migration_moved_huge_bytes_total",
@@ -50,7 +50,7 @@ MOVED = (
         "Pages that had no source (never touched, or the zero page) and were made at the destination.",
         N,
         Source(tables.MIGRATION, "zero_filled_bytes", PHASES, options=_PAGES),
-        zeros=Zeros.with_device,
+        zeros=Zeros.never,
     ),
     counter(
         "hmm_migration_unmoved_bytes_total",
@@ -76,21 +76,21 @@ MOVED = (
         "Migrations whose migrate_vma_pages moved and filled nothing.",
         N,
         Source(tables.MIGRATION, "aborted", PHASES, options=_PAGES),
-        zeros=Zeros.with_device,
+        zeros=Zeros.other,
     ),
     counter(
         "hmm_migrations_partial_total",
         "Migrations of which something did not move for busy, no_destination or commit_failed.",
         N,
         Source(tables.MIGRATION, "partial", PHASES, options=_PAGES),
-        zeros=Zeros.with_device,
+        zeros=Zeros.other,
     ),
     counter(
         "hmm_migrations_huge_total",
         "Migrations that moved a huge folio at least (6.19 and newer).",
         N,
         Source(tables.MIGRATION, "huge", PHASES, options=_PAGES),
-        zeros=Zeros.with_device,
+        zeros=Zeros.never,
     ),
     histogram(
         "hmm_migration_moved_size_bytes",
@@ -111,7 +111,7 @@ MOVED = (
         "Bytes that a CPU fault brought back from a device within thrash_window (10 s) of their region's arrival.",
         {"pgmap_owner": "owner", "device": "device"},
         Source(tables.MIGRATION, "returned_bytes", PHASES, options=_DIRECTION),
-        zeros=Zeros.never,
+        zeros=Zeros.other,
     ),
 )
 
@@ -125,6 +125,7 @@ DEVICE_RANGES = (
             Source(tables.DEVICE_RANGE, "calls", (member.name,), where={"function": member})
             for member in DeviceFunction
         ),
+        zeros=Zeros.other,
     ),
     histogram(
         "hmm_device_range_size_bytes",

@@ -90,6 +90,19 @@ class Direction(IntEnum):
     device_to_device = 3
 
 
+USUAL_TRIGGER = {
+    Class.prefetch.name: Trigger.kthread,
+    Class.fault_back.name: Trigger.cpu_fault,
+    Class.evict.name: Trigger.kthread,
+    Class.unclassified.name: Trigger.syscall,
+    Direction.host_to_device.name: Trigger.kthread,
+    Direction.device_to_host.name: Trigger.cpu_fault,
+    Direction.device_to_device.name: Trigger.kthread,
+    Direction.host_to_host.name: Trigger.syscall,
+}
+"""The overflow rows that are shown before they count: of each class and direction one, for most pairs never occur."""
+
+
 class Unmoved(IntEnum):
     """Why pages that were asked for did not move."""
 

@@ -33,9 +33,11 @@ class Devices:
     """The devices of a machine, over all changes of its regions.
 
     A region keeps its name as long as it exists. New ones of a numbered name get the lowest
-    numbers that no existing region has, in ascending order of address. An index belongs to a name
-    for good, so that counts of one device never become another's; and when a driver is loaded
-    again, wherever its regions are then, its devices go on under the names and indices they had.
+    numbers that no existing region has, from the highest address down, as the kernel gives them
+    away (kernel/resource.c, get_free_mem_region): numbers then tell which one came first, whether
+    they were seen one by one or all at once. An index belongs to a name for good, so that counts
+    of one device never become another's; and when a driver is loaded again, wherever its regions
+    are then, its devices go on under the names and indices they had.
 
     Only the first ``limit`` names that ever were get an index. Regions of later ones are in no
     range: their pages are an unknown device's.
@@ -51,7 +53,7 @@ class Devices:
         """Take over the regions that exist now, in ascending order; whether that changed anything."""
         before = self._present
         self._present = {region: before[region] for region in regions if region in before}
-        for region in regions:
+        for region in reversed(regions):
             if region not in self._present:
                 self._present[region] = self._new_name(region.name)
         for name in self._present.values():

@@ -8,13 +8,13 @@ for each label. Adding up belongs to ``metrics.collector``.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hmm_exporter.bpf.maps import KeyValues, Row
 from hmm_exporter.catalog.metric import Metric, Source, Type, Zeros
 from hmm_exporter.catalog.tables import Key, Table
-from hmm_exporter.catalog.values import DEVICE_NONE, HISTOGRAM_SLOTS
+from hmm_exporter.catalog.values import DEVICE_NONE, HISTOGRAM_SLOTS, USUAL_TRIGGER
 from hmm_exporter.metrics import labels
 from hmm_exporter.metrics.labels import OTHER, Names
 
@@ -59,6 +59,8 @@ class Selected:
     selections: tuple[Selection, ...]
     zeros: tuple[LabelValues, ...]
     """Label sets that exist before anything happened: each error that a function can return."""
+    series_held_back: int
+    """Series of `other` that are not there before they count something."""
 
     @property
     def words(self) -> int:
@@ -67,31 +69,25 @@ class Selected:
 
     @property
     def series(self) -> int:
-        """Series of one label set: a histogram's buckets, count and sum, or one."""
-        return HISTOGRAM_SLOTS + 2 if self.metric.type is Type.HISTOGRAM else 1
-
-    @property
-    def series_held_back(self) -> int:
-        """Series of `other` that are not there before they count something: the process tier's."""
-        if not self.metric.per_process:
-            return 0
-        # No function has more errors than one has classes and a few: 16 is plenty for both.
-        return 16 if set(self.metric.labels) - OPEN_LABELS else 1
+        return _series(self.metric)
 
     def shows_zero(self, selection: Selection, key: KeyValues, values: LabelValues) -> bool:
         """Whether the label set of that key is shown before it has counted anything."""
-        if self.metric.per_process or "" in values:
+        zeros = self.metric.zeros
+        if self.metric.per_process or zeros is Zeros.never or "" in values:
             return False
         if values == self.as_other(values):
-            return True
-        zeros = self.metric.zeros
+            return _is_usual(self.metric, values)
         return zeros is Zeros.every or zeros is (
             Zeros.with_device if selection.has_device(key) else Zeros.without_device
         )
 
     def as_other(self, values: LabelValues) -> LabelValues:
-        """The same label set with `other` for each open label."""
-        return tuple(OTHER if label in OPEN_LABELS else value for label, value in zip(self.metric.labels, values))
+        """The same label set with `other` for each open label that comes from the key."""
+        return tuple(
+            OTHER if field and label in OPEN_LABELS else value
+            for (label, field), value in zip(self.metric.labels.items(), values)
+        )
 
     @property
     def bounds(self) -> list[str]:
@@ -111,7 +107,8 @@ def select(metric: Metric, attached: frozenset[str], names: Names) -> Selected |
     if not fed:
         return None
     zeros = dict.fromkeys(itertools.chain.from_iterable(_zeros(metric, source) for source in fed))
-    return Selected(metric, tuple(_selection(metric, source, names) for source in fed), tuple(zeros))
+    selections = tuple(_selection(metric, source, names) for source in fed)
+    return Selected(metric, selections, tuple(zeros), _held_back(metric, fed))
 
 
 def _is_fed(source: Source, attached: frozenset[str]) -> bool:
@@ -163,11 +160,37 @@ def _namer(label: str, at: int, table: Table, names: Names) -> _Namer:
 
 def _zeros(metric: Metric, source: Source) -> Iterator[LabelValues]:
     for error in source.errnos:
-        choices = [
-            (error,) if label in ("errno", "fault") else _known_values(source, label, field)
-            for label, field in metric.labels.items()
-        ]
-        yield from itertools.product(*choices)
+        yield from (values for values in _known(metric, source, error) if _is_usual(metric, values))
+
+
+def _is_usual(metric: Metric, values: LabelValues) -> bool:
+    """Whether what is of that class or direction mostly has that trigger; all else is usual, too."""
+    its = dict(zip(metric.labels, values))
+    of = its.get("class") or its.get("direction")
+    return not of or "trigger" not in its or USUAL_TRIGGER[of].name == its["trigger"]
+
+
+def _series(metric: Metric) -> int:
+    """Series of one label set: a histogram's buckets, count and sum, or one."""
+    return HISTOGRAM_SLOTS + 2 if metric.type is Type.HISTOGRAM else 1
+
+
+def _held_back(metric: Metric, sources: Sequence[Source]) -> int:
+    if metric.per_process:
+        # No function has more errors than one has classes and a few: 16 is plenty for both.
+        return 16 if set(metric.labels) - OPEN_LABELS else 1
+    known = {values for source in sources for values in _known(metric, source, OTHER)}
+    shown = {values for values in known if metric.zeros is not Zeros.never and _is_usual(metric, values)}
+    return len(known - shown) * _series(metric)
+
+
+def _known(metric: Metric, source: Source, error: str) -> Iterator[LabelValues]:
+    """The label sets that are known beforehand, with `other` for each open label."""
+    choices = [
+        (error,) if label in ("errno", "fault") else _known_values(source, label, field)
+        for label, field in metric.labels.items()
+    ]
+    return itertools.product(*choices)
 
 
 def _known_values(source: Source, label: str, field: str) -> tuple[str, ...]:

@@ -45,12 +45,16 @@ RAM_END, GPU_BYTES = 1 << 41, 96 << 30
 #: What a driver of GPUs asks for: memory to the device, back by faults of CPUs, back by its own wish; and what each
 #: then counts besides, an array's element after a dot.
 REQUESTS = (
-    (Class.prefetch, Trigger.kthread, ("moved_bytes.host_to_device", "zero_filled_bytes", "no_destination_bytes")),
+    (
+        Class.prefetch,
+        Trigger.kthread,
+        ("moved_bytes.host_to_device", "zero_filled_bytes", "busy_bytes", "no_destination_bytes", "aborted", "partial"),
+    ),
     (Class.fault_back, Trigger.cpu_fault, ("moved_bytes.device_to_host", "returned_bytes")),
     (Class.evict, Trigger.syscall, ("moved_bytes.device_to_host",)),
 )
 BEGUN = ("started", "empty", "requested_bytes", "not_selected_bytes")
-ENDED = ("completed", "requested_bytes", "collected_bytes", "not_selected_bytes", "busy_bytes", "aborted", "partial")
+ENDED = ("completed", "requested_bytes", "collected_bytes", "not_selected_bytes")
 ASKED = ("started", "requested_bytes")
 ALL = ("*",)
 COUNT = 1 << 20

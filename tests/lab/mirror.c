@@ -86,7 +86,7 @@ static void map_buffer(size_t count, int written)
 	buffer = (void *)(((uintptr_t)area + HUGE - 1) / HUGE * HUGE);
 	pages = count;
 	for (size_t i = 0; written && i < pages; i++)
-		buffer[i * PAGE] = i;
+		buffer[i * PAGE] = i | 1; /* a page of zeros may become the zero page when its huge page is split */
 }
 
 static void pin(size_t count)

@@ -16,9 +16,9 @@ DIRECTIONS = {"prefetch": "host_to_device", "fault_back": "device_to_host", "evi
 REASONS = ("not_selected", "busy", "no_destination", "commit_failed", "not_read")
 
 #: Where pages lie, by the suffix of a word. The kernel gives the highest free addresses first (kernel/resource.c:
-#: get_free_mem_region), and names go by ascending address: device 0 is loaded first and is numbered last. A chunk that
-#: test_hmm adds while a test runs has no name until the exporter looks again.
-DEVICES = {"": "hmm_dmirror-1", "@1": "hmm_dmirror-0", "@new": "other"}
+#: get_free_mem_region), and so do numbers. A chunk that test_hmm adds while a test runs has no name until the exporter
+#: looks again.
+DEVICES = {"": "hmm_dmirror-0", "@1": "hmm_dmirror-1", "@new": "other"}
 #: What the third chunk is called if it looked in the middle of a test.
 THIRD = "hmm_dmirror-2"
 

@@ -282,7 +282,7 @@ static struct { long state[43]; } dmirror_devices[2] DRIVER_SYMBOL(dmirror_devic
 
 static struct device_owner owners[NR_OWNERS] = {
 	[OWNER_NONE] = { "none", NVIDIA_UVM, NULL, 0, 0 }, /* uvm_migrate_pageable.c passes NULL */
-	[OWNER_UVM] = { "g_uvm_global", NVIDIA_UVM, &g_uvm_global, 2, REGION_UVM_0 },
+	[OWNER_UVM] = { "g_uvm_global", NVIDIA_UVM, &g_uvm_global, 2, REGION_UVM_1 },
 	[OWNER_DMIRROR_0] = { "dmirror_devices[0]", TEST_HMM, &dmirror_devices[0], 1, REGION_DMIRROR_0 },
 	[OWNER_DMIRROR_1] = { "dmirror_devices[1]", TEST_HMM, &dmirror_devices[1], 1, REGION_DMIRROR_1 },
 	[OWNER_AMDGPU_0] = { "heap:amdgpu:0", AMDGPU, NULL, 1, REGION_AMDGPU_0 },

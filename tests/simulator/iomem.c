@@ -39,14 +39,14 @@ static const struct {
 	u64 start, end;
 	const char *resource, *device;
 } regions[NR_REGIONS] = {
-	[REGION_UVM_0] = { 0x3f0000000000, 0x3f0fffffffff, "nvidia-uvm-hmm", "nvidia-uvm-hmm-0" },
-	[REGION_UVM_1] = { 0x3f1000000000, 0x3f1fffffffff, "nvidia-uvm-hmm", "nvidia-uvm-hmm-1" },
+	[REGION_UVM_1] = { 0x3f0000000000, 0x3f0fffffffff, "nvidia-uvm-hmm", "nvidia-uvm-hmm-1" },
+	[REGION_UVM_0] = { 0x3f1000000000, 0x3f1fffffffff, "nvidia-uvm-hmm", "nvidia-uvm-hmm-0" },
 	[REGION_XE] = { 0x3f2000000000, 0x3f23ffffffff, "0000:03:00.0", "0000:03:00.0" },
 	[REGION_NOUVEAU] = { 0x3f2400000000, 0x3f25ffffffff, "nouveau_dmem", "nouveau_dmem-0" },
 	[REGION_AMDGPU_1] = { 0x3f3000000000, 0x3f3fffffffff, "0000:c6:00.0", "0000:c6:00.0" },
 	[REGION_AMDGPU_0] = { 0x3f4000000000, 0x3f4fffffffff, "0000:c1:00.0", "0000:c1:00.0" },
-	[REGION_DMIRROR_0] = { 0x3fffe0000000, 0x3fffefffffff, "hmm_dmirror", "hmm_dmirror-0" },
-	[REGION_DMIRROR_1] = { 0x3ffff0000000, 0x3fffffffffff, "hmm_dmirror", "hmm_dmirror-1" },
+	[REGION_DMIRROR_1] = { 0x3fffe0000000, 0x3fffefffffff, "hmm_dmirror", "hmm_dmirror-1" },
+	[REGION_DMIRROR_0] = { 0x3ffff0000000, 0x3fffffffffff, "hmm_dmirror", "hmm_dmirror-0" },
 };
 
 static bool is_device_pfn(unsigned long pfn)

@@ -8,16 +8,16 @@
 
 #include "kernel.h"
 
-/* In the order of their addresses, so that those of one name are numbered as they stand in the file. */
+/* In the order of their addresses, the order of the file, too. */
 enum region_id {
-	REGION_UVM_0,
 	REGION_UVM_1,
+	REGION_UVM_0,
 	REGION_XE,
 	REGION_NOUVEAU,
 	REGION_AMDGPU_1,
 	REGION_AMDGPU_0,
-	REGION_DMIRROR_0,
 	REGION_DMIRROR_1,
+	REGION_DMIRROR_0,
 	NR_REGIONS,
 };
 

@@ -35,8 +35,8 @@ def of_machine(text: str, pci_devices: Path = NOWHERE) -> Devices:
 
 def test_a_pci_address_is_a_name_as_it_is() -> None:
     devices = of_machine(machines.AMDGPU)
-    assert devices.table() == [(0x3FE000000, 0x3FEFFFFFF, 0), (0x3FF000000, 0x3FFFFFFFF, 1)]
-    assert [devices.name(index) for index in (0, 1)] == ["0000:c5:00.0", "0000:c1:00.0"]
+    assert devices.table() == [(0x3FE000000, 0x3FEFFFFFF, 1), (0x3FF000000, 0x3FFFFFFFF, 0)]
+    assert [devices.name(index) for index in (0, 1)] == ["0000:c1:00.0", "0000:c5:00.0"]
 
 
 def test_regions_of_one_pci_address_are_one_device_and_one_range_where_they_touch() -> None:
@@ -50,13 +50,13 @@ def test_regions_of_one_pci_address_are_one_device_and_one_range_where_they_touc
 @pytest.mark.parametrize(
     ("machine", "expected"),
     [
-        (machines.TEST_HMM, ["hmm_dmirror-0", "hmm_dmirror-1"]),
-        (machines.NVIDIA_UVM, ["nvidia-uvm-hmm-0", "nvidia-uvm-hmm-1"]),
+        (machines.TEST_HMM, ["hmm_dmirror-1", "hmm_dmirror-0"]),
+        (machines.NVIDIA_UVM, ["nvidia-uvm-hmm-1", "nvidia-uvm-hmm-0"]),
         (machines.COHERENT, ["Soft Reserved-0"]),
         (machines.NOUVEAU, ["nouveau_dmem-0"]),
     ],
 )
-def test_other_names_are_numbered_from_the_lowest_address(machine: str, expected: list[str]) -> None:
+def test_other_names_are_numbered_from_the_highest_address(machine: str, expected: list[str]) -> None:
     devices = of_machine(machine)
     assert [devices.name(index) for _, _, index in devices.table()] == expected
 
@@ -65,9 +65,12 @@ def test_a_region_keeps_its_number_when_one_comes_below_it_or_goes() -> None:
     devices = Devices()
     devices.update([region(7, "hmm_dmirror"), region(9, "hmm_dmirror")])
     devices.update([region(5, "hmm_dmirror"), region(7, "hmm_dmirror"), region(9, "hmm_dmirror")])
-    assert names(devices) == [(5, "hmm_dmirror-2"), (7, "hmm_dmirror-0"), (9, "hmm_dmirror-1")]
+    assert names(devices) == [(5, "hmm_dmirror-2"), (7, "hmm_dmirror-1"), (9, "hmm_dmirror-0")]
     devices.update([region(9, "hmm_dmirror")])
-    assert names(devices) == [(9, "hmm_dmirror-1")]
+    assert names(devices) == [(9, "hmm_dmirror-0")]
+    at_once = Devices()
+    at_once.update([region(5, "hmm_dmirror"), region(7, "hmm_dmirror"), region(9, "hmm_dmirror")])
+    assert names(at_once) == [(5, "hmm_dmirror-2"), (7, "hmm_dmirror-1"), (9, "hmm_dmirror-0")]
 
 
 def test_a_number_that_is_free_again_goes_to_the_next_region() -> None:
@@ -75,7 +78,7 @@ def test_a_number_that_is_free_again_goes_to_the_next_region() -> None:
     devices.update([region(7, "hmm_dmirror"), region(9, "hmm_dmirror")])
     devices.update([region(9, "hmm_dmirror")])
     devices.update([region(3, "hmm_dmirror"), region(4, "hmm_dmirror"), region(9, "hmm_dmirror")])
-    assert names(devices) == [(3, "hmm_dmirror-0"), (4, "hmm_dmirror-2"), (9, "hmm_dmirror-1")]
+    assert names(devices) == [(3, "hmm_dmirror-2"), (4, "hmm_dmirror-1"), (9, "hmm_dmirror-0")]
 
 
 def test_a_driver_that_is_loaded_again_finds_its_devices_names_and_indices() -> None:
@@ -84,7 +87,7 @@ def test_a_driver_that_is_loaded_again_finds_its_devices_names_and_indices() -> 
     before = [index for _, _, index in devices.table()]
     devices.update([])
     assert devices.table() == []
-    assert [devices.name(index) for index in before] == ["0000:c1:00.0", "hmm_dmirror-0", "hmm_dmirror-1"]
+    assert [devices.name(index) for index in before] == ["0000:c1:00.0", "hmm_dmirror-1", "hmm_dmirror-0"]
     devices.update([region(2, "0000:c1:00.0"), region(3, "hmm_dmirror"), region(6, "hmm_dmirror")])
     assert [index for _, _, index in devices.table()] == before
 
@@ -94,7 +97,7 @@ def test_a_driver_that_was_loaded_again_between_two_looks_is_no_different() -> N
     devices.update([region(7, "0000:c1:00.0"), region(8, "hmm_dmirror")])
     devices.update([region(1, "0000:c1:00.0"), region(2, "hmm_dmirror")])
     assert names(devices) == [(1, "0000:c1:00.0"), (2, "hmm_dmirror-0")]
-    assert [index for _, _, index in devices.table()] == [0, 1]
+    assert [index for _, _, index in devices.table()] == [1, 0]
 
 
 def test_an_index_never_becomes_another_devices() -> None:
@@ -116,7 +119,7 @@ def test_an_update_says_whether_anything_changed() -> None:
 def test_devices_beyond_the_limit_are_in_no_range_and_change_no_other() -> None:
     devices = Devices(limit=2)
     devices.update([region(place, "hmm_dmirror") for place in range(4)])
-    assert names(devices) == [(0, "hmm_dmirror-0"), (1, "hmm_dmirror-1")]
+    assert names(devices) == [(2, "hmm_dmirror-1"), (3, "hmm_dmirror-0")]
     assert [each.device for each in devices.info()] == ["hmm_dmirror-0", "hmm_dmirror-1"]
 
 
@@ -132,11 +135,11 @@ def test_the_driver_of_a_pci_device_is_the_one_that_sysfs_links_to(tmp_path: Pat
         (tmp_path / address / "driver").symlink_to(f"../../../bus/pci/drivers/{driver}")
     devices = of_machine(machines.AMDGPU, tmp_path)
     assert devices.info() == [
-        ("0000:c5:00.0", "amdgpu", "00000000:C5:00.0"),
         ("0000:c1:00.0", "amdgpu", "00000000:C1:00.0"),
+        ("0000:c5:00.0", "amdgpu", "00000000:C5:00.0"),
     ]
     (tmp_path / "0000:c5:00.0" / "driver").unlink()
-    assert devices.info()[0] == ("0000:c5:00.0", "", "00000000:C5:00.0")
+    assert devices.info()[1] == ("0000:c5:00.0", "", "00000000:C5:00.0")
 
 
 def test_a_domain_above_16_bits_is_spelled_with_eight_digits(tmp_path: Path) -> None:

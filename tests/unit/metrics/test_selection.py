@@ -11,7 +11,7 @@ from hmm_exporter.bpf.maps import Row
 from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.metric import Metric
 from hmm_exporter.catalog.metrics import METRICS
-from hmm_exporter.catalog.values import OTHER_POINTER, Class, Failure, RangeFunction, Trigger
+from hmm_exporter.catalog.values import OTHER_POINTER, USUAL_TRIGGER, Class, Failure, RangeFunction, Trigger
 from hmm_exporter.metrics.selection import OPEN_LABELS, Selected, select
 from tests.unit.metrics.exposed import DEVICES, EVERYTHING, names_with
 
@@ -106,7 +106,7 @@ def test_a_selection_takes_its_column_and_a_histograms_sum(tmp_path: Path) -> No
 
 def test_errors_that_a_function_can_return_exist_at_zero_for_every_known_label(tmp_path: Path) -> None:
     assert set(selected(tmp_path, "hmm_migration_failures_total").zeros) == {
-        (each.name, trigger.name, "other", "none", "EINVAL") for each in Class for trigger in Trigger
+        (each.name, USUAL_TRIGGER[each.name].name, "other", "none", "EINVAL") for each in Class
     }
     assert selected(tmp_path, "hmm_range_fault_failures_total", frozenset({"hmm_range_fault"})).zeros == tuple(
         ("hmm_range_fault", "other", name) for name in ("EBUSY", "EFAULT", "EPERM", "EINVAL", "ENOMEM", "EINTR")
@@ -123,6 +123,8 @@ def test_the_process_tier_has_no_series_before_its_events(tmp_path: Path, metric
 def test_a_label_set_as_other_keeps_what_is_known_beforehand(tmp_path: Path) -> None:
     started = selected(tmp_path, "hmm_migrations_started_total")
     assert started.as_other(("evict", "kthread", "amdgpu-1", "none")) == ("evict", "kthread", "other", "other")
+    failures = selected(tmp_path, "hmm_migration_failures_total")  # their device is none, whatever it is a failure of
+    assert failures.as_other(("evict", "kthread", "amdgpu-1", "none", "EINVAL"))[2:] == ("other", "none", "EINVAL")
     callers = selected(tmp_path, "hmm_range_fault_ebusy_callers_total")
     assert callers.as_other(("amdgpu", "svm_range_restore_pages")) == ("other", "other")
     assert {"pgmap_owner", "device", "driver", "comm", "pid", "caller"} == OPEN_LABELS

@@ -26,7 +26,6 @@ from hmm_exporter.catalog.values import (
     DeviceFunction,
     Direction,
     Trigger,
-    Unmoved,
 )
 from hmm_exporter.metrics.collector import Collector
 from hmm_exporter.metrics.selection import select
@@ -60,40 +59,59 @@ def by_device(found: Labelled) -> dict[str, float]:
     return {dict(labels)["device"]: value for labels, value in found.items() if ("pgmap_owner", "nvidia_uvm") in labels}
 
 
+OF_MIGRATIONS = [
+    metric.name
+    for metric in METRICS
+    if metric.type is Type.COUNTER and any(source.table is tables.MIGRATION for source in metric.sources)
+]
 ROWS = (migration(DEVICE_NONE), migration(0), migration(1))
 
 
 @pytest.mark.parametrize(
     ("zeros", "shown"),
-    [(Zeros.without_device, {"none"}), (Zeros.with_device, set(DEVICES)), (Zeros.never, set[str]())],
+    [
+        (Zeros.without_device, {"none"}),
+        (Zeros.with_device, set(DEVICES)),
+        (Zeros.other, set[str]()),
+        (Zeros.never, set[str]()),
+    ],
     ids=lambda value: value.name if isinstance(value, Zeros) else "",
 )
 def test_a_migrations_row_is_shown_at_zero_by_the_metrics_that_count_such_rows(
     tmp_path: Path, zeros: Zeros, shown: set[str]
 ) -> None:
-    metrics = [metric.name for metric in METRICS if metric.zeros is zeros]
+    metrics = [name for name in OF_MIGRATIONS if BY_NAME[name].zeros is zeros]
     assert metrics
     for metric in metrics:
         assert set(by_device(of(metric, tmp_path, *ROWS))) == shown, metric
 
 
-@pytest.mark.parametrize("name", [metric.name for metric in METRICS if metric.zeros is not Zeros.every])
+@pytest.mark.parametrize("name", OF_MIGRATIONS)
 def test_whatever_was_counted_is_shown_whether_its_zero_is_or_not(tmp_path: Path, name: str) -> None:
     columns = {source.column: 7 for source in BY_NAME[name].sources}
     rows = (migration(DEVICE_NONE, **columns), migration(1, **columns))
     assert {"none", "hmm_dmirror-0"} <= set(by_device(of(name, tmp_path, *rows)))
 
 
-@pytest.mark.parametrize("name", [metric.name for metric in METRICS if metric.zeros is not Zeros.every])
-def test_the_overflow_rows_of_migrations_are_shown_at_zero_from_the_first_scrape(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", OF_MIGRATIONS)
+def test_an_overflow_row_of_each_class_is_shown_at_zero_from_the_first_scrape(tmp_path: Path, name: str) -> None:
     found = of(name, tmp_path)
+    if BY_NAME[name].zeros is Zeros.never:
+        assert not found
+        return
     expected = 1
-    for label in ("class", "trigger", "direction", "reason"):
-        known = {"class": Class, "trigger": Trigger, "direction": Direction, "reason": Unmoved}[label]
+    for label, known in (("class", Class), ("direction", Direction)):
         expected *= len(known) if label in BY_NAME[name].labels else 1
     assert len(found) == expected
     assert set(found.values()) == {0}
     assert {dict(labels)["device"] for labels in found} == {"other"}
+
+
+def test_no_histogram_is_shown_before_it_has_counted(tmp_path: Path) -> None:
+    only_timed = (tables.MIGRATION_HISTOGRAM, (OWNER, Class.evict), {"duration_ns": 2_000})
+    assert not of("hmm_migration_moved_size_bytes_count", tmp_path, only_timed)
+    assert len(of("hmm_migration_duration_seconds_count", tmp_path, only_timed)) == 1
+    assert not of("hmm_device_range_size_bytes_count", tmp_path, only_timed)
 
 
 def test_a_devices_zero_is_shown_as_soon_as_it_has_a_name_and_no_free_index_ever(tmp_path: Path) -> None:

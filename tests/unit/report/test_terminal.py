@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
 import os
@@ -25,7 +26,13 @@ class Screen:
         self.stream = os.fdopen(slave, "w")
 
     def shown(self) -> bytes:
-        return os.read(self._master, 1 << 16)
+        """All that was written, in as many pieces as the kernel likes. Nothing can be written any more."""
+        self.stream.close()
+        pieces = []
+        with contextlib.suppress(OSError):  # EIO: that was all
+            while piece := os.read(self._master, 1 << 16):
+                pieces.append(piece)
+        return b"".join(pieces)
 
     def close(self) -> None:
         self.stream.close()
