@@ -18,6 +18,10 @@ from tests.lab.prediction import Prediction
 from tests.lab.vm import VirtualMachine
 
 PREDICTIONS = prediction.read()
+# The kernel runs no kprobe's program on a CPU where a task is in bpf(2) on a map, and on 7.3 the daemon may be preempted
+# there, by its sweep every 15 seconds (kernel/trace/bpf_trace.c, trace_call_bpf; kernel/bpf/syscall.c,
+# bpf_disable_instrumentation). Such a loss is counted, and then there is nothing to compare.
+ATTEMPTS = 3
 BYTES_BOUNDS = [2**exponent for exponent in range(12, 37)]
 # Which owner or intent it is is tested where it matters; a prediction does not tell them.
 UNPREDICTED = frozenset({"pgmap_owner", "intent"})
@@ -67,11 +71,16 @@ def test_no_test_of_the_kernel_is_left_out(machine: VirtualMachine) -> None:
 @pytest.mark.parametrize("of", PREDICTIONS, ids=lambda of: f"{of.huge_pages}-{of.test.rpartition('.')[2]}")
 def test_figures_are_the_predicted_ones(exporter: GuestExporter, machine: VirtualMachine, of: Prediction) -> None:
     guest.transparent_hugepages(machine, "always" if of.huge_pages == "always" else "never")
-    guest.reload_test_hmm(machine)
-    before = exporter.scrape()
-    outcome = guest.hmm_test(machine, of.test)
-    after = exporter.scrape()
-    since = after.since(before)
+    for _ in range(ATTEMPTS):
+        guest.reload_test_hmm(machine)
+        before = exporter.scrape()
+        outcome = guest.hmm_test(machine, of.test)
+        after = exporter.scrape()
+        since = after.since(before)
+        missed = since.nonzero("hmm_exporter_probe_missed_total")
+        if not missed:
+            break
+        print(f"{exporter.attach}, {of.test}: measured again, for the exporter says what it missed: {missed}")
 
     assert outcome.ended == of.outcome, outcome.output
     if of.test in prediction.RACES:
@@ -112,7 +121,7 @@ def check_histograms(since: Samples, of: Prediction) -> None:
         summed: Counter[str] = Counter()
         for les in buckets(since, metric).values():
             summed.update({le: int(value) for le, value in les.items()})
-        assert list(summed.values()) == cumulative(sizes.items(), BYTES_BOUNDS), metric
+        assert list(summed.values()) == (cumulative(sizes.items(), BYTES_BOUNDS) if sizes else []), metric
         assert since.sum(f"{metric}_sum") == sum(size * calls for size, calls in sizes.items()), metric
     migrations, copied = prediction_moves.moved_sizes(of)
     assert since.sum("hmm_migration_moved_size_bytes_count") == migrations
