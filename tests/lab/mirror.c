@@ -13,7 +13,7 @@
  *	migrate-1     to device 1, the same
  *	back          to the host; answers with the entries that moved
  *	touch=PAGES   a CPU reads that many
- *	peek=PAGES    process_vm_readv reads that many, for another process's memory
+ *	peek=PAGES    reads that many in /proc/PID/mem, for another process's memory
  *	read          device 0 reads it: hmm_range_fault
  *	resident      answers with the pages that device 0 finds on itself
  */
@@ -105,10 +105,13 @@ static void touch(size_t count)
 
 static void peek(size_t count)
 {
-	struct iovec here = { mirror, count * PAGE }, there = { buffer, count * PAGE };
+	char path[32];
+	int memory;
 
-	if (process_vm_readv(owner, &here, 1, &there, 1, 0) != (ssize_t)here.iov_len)
-		die("process_vm_readv");
+	snprintf(path, sizeof(path), "/proc/%d/mem", owner);
+	memory = open(path, O_RDONLY);
+	if (memory < 0 || pread(memory, mirror, count * PAGE, (uintptr_t)buffer) != (ssize_t)(count * PAGE))
+		die(path);
 }
 
 static long long resident(void)
