@@ -62,13 +62,14 @@ PROCESSES = (
         Source(tables.PROCESS_MIGRATION, "returned_bytes", _PAGES, options=("pages", "devices")),
         per_process=True,
     ),
-    _process(
+    counter(
         "hmm_process_fault_stall_seconds_total",
         "Time from migrate_vma_setup to migrate_vma_finalize's return with trigger cpu_fault: a lower bound of"
         " what the process's threads waited for memory to come back.",
-        "fault_stall_ns",
-        "migrate_vma_finalize",
+        {"comm": "comm"},
+        Source(tables.PROCESS_MIGRATION, "fault_stall_ns", ("migrate_vma_finalize",)),
         scale=Scale.nanoseconds,
+        per_process=True,
     ),
     _process(
         "hmm_process_range_faults_total",

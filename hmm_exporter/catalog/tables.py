@@ -218,7 +218,6 @@ PROCESS = Table(
     Kind.HASH,
     (Key("comm", "comm"),),
     _counters(
-        "fault_stall_ns",
         "range_faults",
         "device_exclusive",
         "device_exclusive_restores",
@@ -232,7 +231,7 @@ PROCESS_MIGRATION = Table(
     "process_migration",
     Kind.HASH,
     (_COMM, _OWNER, _CLASS),
-    _counters("started", "requested_bytes", "returned_bytes") + (Value("moved_bytes", by=Direction),),
+    _counters("started", "requested_bytes", "fault_stall_ns", "returned_bytes") + (Value("moved_bytes", by=Direction),),
 )
 PROCESS_FAILURE = Table(
     "process_failure",

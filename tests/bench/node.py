@@ -92,12 +92,12 @@ def rows(processes: int) -> Iterator[tuple[Table, KeyValues, tuple[str, ...]]]:
         yield tables.FAILURE, (OPS, number, Failure.range_fault, 0, 0), ALL
     yield tables.FAILURE, (OWNER, errno.EINVAL, Failure.migration, Class.prefetch, Trigger.kthread), ALL
     for comm in comms(processes):
-        yield tables.PROCESS, (comm,), ("fault_stall_ns", "range_faults")
+        yield tables.PROCESS, (comm,), ("range_faults",)
         yield tables.PROCESS_MIGRATION, (comm, OWNER, Class.prefetch), (*ASKED, "moved_bytes.host_to_device")
         yield (
             tables.PROCESS_MIGRATION,
             (comm, OWNER, Class.fault_back),
-            (*ASKED, "moved_bytes.device_to_host", "returned_bytes"),
+            (*ASKED, "moved_bytes.device_to_host", "returned_bytes", "fault_stall_ns"),
         )
         yield tables.PROCESS_FAILURE, (comm, errno.EBUSY, Failure.range_fault, 0), ALL
 

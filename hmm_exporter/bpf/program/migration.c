@@ -268,7 +268,7 @@ LEAVE(migrate_vma_finalize)
 		return 0;
 	}
 	if (thread->migration.collected) {
-		book_times(ctx, thread, book_completed(ctx, thread), now);
+		book_times(thread, book_completed(ctx, thread, now), now);
 	} else { /* setup's return was lost: nobody knows what it collected */
 		migration_abandoned();
 	}

@@ -70,7 +70,8 @@ INLINE u64 moved_pages(struct walk *walk)
 	return pages;
 }
 
-INLINE void book_process(void *ctx, struct thread *thread, int walked)
+/* `stall_ns`: how long a CPU thread of the process has waited, at least. */
+INLINE void book_process(void *ctx, struct thread *thread, int walked, u64 stall_ns)
 {
 	struct process_migration *who = process_migration_of(ctx, thread->migration.comm, thread->migration.owner,
 							     thread->migration.class);
@@ -78,6 +79,8 @@ INLINE void book_process(void *ctx, struct thread *thread, int walked)
 	if (!who)
 		return;
 	add(&who->requested_bytes, thread->migration.bytes);
+	if (stall_ns)
+		add(&who->fault_stall_ns, stall_ns);
 	if (!walked)
 		return;
 #pragma unroll
@@ -132,11 +135,11 @@ INLINE void book_empty(void *ctx, struct thread *thread)
 #endif
 	}
 	book_request(ctx, thread);
-	book_process(ctx, thread, 0);
+	book_process(ctx, thread, 0, 0);
 }
 
 /* It was finalized. What is booked of its sizes goes with its times: `histogram` has both. */
-INLINE struct migration_histogram *book_completed(void *ctx, struct thread *thread)
+INLINE struct migration_histogram *book_completed(void *ctx, struct thread *thread, u64 now)
 {
 	u64 walked = PAGES && thread->migration.committed, moved = 0, filled = 0;
 
@@ -164,7 +167,8 @@ INLINE struct migration_histogram *book_completed(void *ctx, struct thread *thre
 		add(&histogram->moved_bytes, moved * PAGE_SIZE);
 		observe_bytes(histogram->moved_size, moved * PAGE_SIZE);
 	}
-	book_process(ctx, thread, walked);
+	book_process(ctx, thread, walked,
+		     thread->migration.trigger == TRIGGER_cpu_fault ? now - thread->migration.started : 0);
 	return histogram;
 }
 
@@ -199,7 +203,7 @@ INLINE void book_phases(struct thread *thread, struct migration_histogram *row, 
 }
 
 /* `row` may be NULL. */
-INLINE void book_times(void *ctx, struct thread *thread, struct migration_histogram *row, u64 now)
+INLINE void book_times(struct thread *thread, struct migration_histogram *row, u64 now)
 {
 	u64 duration = now - thread->migration.started;
 
@@ -207,11 +211,5 @@ INLINE void book_times(void *ctx, struct thread *thread, struct migration_histog
 		add(&row->duration_ns, duration);
 		observe_ns(row->duration, duration);
 		book_phases(thread, row, now);
-	}
-	if (thread->migration.trigger == TRIGGER_cpu_fault) {
-		struct process_counters *process = process_row_of(ctx, thread->migration.comm);
-
-		if (process)
-			add(&process->fault_stall_ns, duration);
 	}
 }

@@ -41,10 +41,17 @@ INLINE void cut_kthread_name(u64 *comm)
 	}
 }
 
-INLINE void read_current(u64 task, struct process *process)
+INLINE void read_process(u64 task, struct process *process)
 {
 	READ_COMM(process->comm, task);
+#if WITH_PIDS || FILTER_TGIDS
 	process->tgid = READ_32(task, task_struct_tgid);
+#endif
+}
+
+INLINE void read_current(u64 task, struct process *process)
+{
+	read_process(task, process);
 	if (READ_32(task, task_struct_flags) & PF_KTHREAD)
 		cut_kthread_name(process->comm);
 }
@@ -59,12 +66,10 @@ INLINE int process_of(u64 mm, u64 task, struct process *process)
 #ifdef OFFSET_mm_struct_owner
 	u64 owner = READ_64(mm, mm_struct_owner);
 
-	if (owner) {
-		READ_COMM(process->comm, owner);
-		process->tgid = READ_32(owner, task_struct_tgid);
-	} else {
+	if (owner)
+		read_process(owner, process);
+	else
 		read_current(task, process);
-	}
 #else
 	read_current(task, process);
 #endif

@@ -219,7 +219,7 @@ def test_what_is_told_by_direction_or_device_needs_pages_and_what_is_read_of_arr
             assert "pages" in source.options, metric.name
 
 
-OF_CALLS = {"started", "empty", "completed", "requested_bytes"}
+OF_CALLS = {"started", "empty", "completed", "requested_bytes", "fault_stall_ns"}
 """What is known without reading an array, and so under lockdown, too."""
 
 

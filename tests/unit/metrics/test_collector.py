@@ -49,11 +49,8 @@ from tests.unit.metrics.exposed import (
 def test_nanoseconds_become_seconds_and_add_up_before_they_are_divided(tmp_path: Path) -> None:
     # 0.1 + 0.2 in floating point is not 0.3.
     rows = rows_of(
-        (tables.PROCESS, row(tables.PROCESS, (comm("a"),), fault_stall_ns=100_000_000)),
-        (
-            tables.PROCESS,
-            row(tables.PROCESS, (comm("a")[:1] + b"\0tail".ljust(23, b"\0"),), fault_stall_ns=200_000_000),
-        ),
+        (tables.PROCESS_MIGRATION, row(tables.PROCESS_MIGRATION, (comm("a"), HEAP[0], 1), fault_stall_ns=100_000_000)),
+        (tables.PROCESS_MIGRATION, row(tables.PROCESS_MIGRATION, (comm("a"), HEAP[0], 2), fault_stall_ns=200_000_000)),
     )
     found = samples(collector(tmp_path, frozenset({"migrate_vma_finalize"})).families(rows))
     assert found == {("hmm_process_fault_stall_seconds_total", frozenset({("comm", "a")})): 0.3}
