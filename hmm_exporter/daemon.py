@@ -12,7 +12,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -69,7 +69,9 @@ def run(config: Config) -> int:
         _log.info("listening", addresses=" ".join(server.addresses), version=__version__)
         kernel = watched_kernel(config)
         attachments, outcomes = attach_probes(kernel, config)
-        _log_outcomes(kernel, outcomes)
+        _log_outcomes(outcomes)
+        for _, consequence, reason in _unnamed(kernel, attachments):
+            _log.warning(consequence, reason=reason)
         kernel = dataclasses.replace(kernel, btf=None)
         trim_memory()
         scrape = Scrape(kernel, config, attachments, ready_seconds=_seconds_since_start())
@@ -112,8 +114,8 @@ def check(config: Config, strict: bool) -> int:
     for outcome in outcomes:
         how = outcome.reason or f"{outcome.kind} on {outcome.function}"
         print(f"{outcome.probe.name:{names}}  {outcome.state:8}  {how}")
-    if kernel.symbols.problem:
-        print(f"symbols: drivers and callers will be called unknown: {kernel.symbols.problem}")
+    for source, consequence, reason in _unnamed(kernel, attachments):
+        print(f"{source}: {consequence}: {reason}")
     return int(strict and any(outcome.state in (DENIED, ERROR) for outcome in outcomes))
 
 
@@ -133,7 +135,15 @@ def attach_probes(kernel: Kernel, config: Config, pids: bool = False) -> tuple[A
     return attachments, attachments.outcomes
 
 
-def _log_outcomes(kernel: Kernel, outcomes: Sequence[Outcome]) -> None:
+def _unnamed(kernel: Kernel, attachments: Attachments) -> Iterator[tuple[str, str, str]]:
+    """(source of names, what its want leads to, reason)"""
+    if kernel.symbols.problem:
+        yield "symbols", "drivers and callers will be called unknown", kernel.symbols.problem
+    if attachments.devices_problem:
+        yield "devices", "which device, and in which direction, will not be told", attachments.devices_problem
+
+
+def _log_outcomes(outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
         fields = {"probe": outcome.probe.name, "state": outcome.state, "kind": outcome.kind}
         if outcome.state in (DENIED, ERROR):
@@ -142,8 +152,6 @@ def _log_outcomes(kernel: Kernel, outcomes: Sequence[Outcome]) -> None:
             _log.debug("probe attached", **fields, function=outcome.function)
         else:
             _log.debug("probe left out", **fields, reason=outcome.reason)
-    if kernel.symbols.problem:
-        _log.warning("drivers and callers will be called unknown", reason=kernel.symbols.problem)
 
 
 def _sweep(scrape: Scrape) -> None:

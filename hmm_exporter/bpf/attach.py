@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads compiled programs and attaches them, probe by probe, each with its own result.
+"""Attaches compiled programs, probe by probe, each with its own result.
 
 fentry and fexit first; what that fails for, by kprobe and kretprobe. The other way round where the
 kernel can be preempted inside of a program: while one thread is, fentry skips the same program for
@@ -13,40 +13,27 @@ ends, however it ends, the kernel takes all of it away.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from hmm_exporter.bpf import resource_walk, syscall
-from hmm_exporter.bpf.code import Code, function_types, functions, link
+from hmm_exporter.bpf.code import Code, link
 from hmm_exporter.bpf.compiler import compile_source
+from hmm_exporter.bpf.load import NotAttached, load, why_not_attached
 from hmm_exporter.bpf.maps import MapSet
-from hmm_exporter.bpf.plan import ATTACHED, DENIED, ERROR, Outcome
+from hmm_exporter.bpf.plan import ATTACHED, ERROR, Outcome
 from hmm_exporter.bpf.resource_walk import ResourceWalk
 from hmm_exporter.bpf.source import Plan, Target, text
 from hmm_exporter.catalog.probe import Probe
 from hmm_exporter.catalog.probes import PROBES
 from hmm_exporter.catalog.values import DEVICE_REGIONS
 from hmm_exporter.config import Config
-from hmm_exporter.errors import PRIVILEGE
 from hmm_exporter.kernel.devices import Devices
-from hmm_exporter.kernel.features import CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, Kernel, Pmu, capable
+from hmm_exporter.kernel.features import Kernel, Pmu
 from hmm_exporter.kernel.iomem import Iomem, regions
 
 _PROBES = {probe.name: probe for probe in PROBES}
-_ENOTSUPP = 524  # include/linux/errno.h; not for user space, and yet what a trampoline fails with
-_LOG_BYTES = 16 << 20
-
-
-class NotAttached(Exception):
-    """One probe could not be attached in one way: the state it is in, and why."""
-
-    def __init__(self, state: str, reason: str) -> None:
-        super().__init__(reason)
-        self.state = state
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -70,11 +57,19 @@ class Attachments:
         self.resources: ResourceWalk | Iomem | None = None
         """What to ask, by `read`, for the physical ranges that devices' names come from."""
         self.resources_problem = ""
-        """Why it knows none, and what would help; empty if it does."""
+        """Why it is not asked, or was given up; empty if all is well."""
         self.devices = Devices()
         self.knows_devices = False
         """Whether page frames of devices can be told from RAM's."""
         self._links: list[int] = []
+
+    @property
+    def devices_problem(self) -> str:
+        """Why no device has a name, and what would help; empty if nothing is wrong."""
+        if self.knows_devices:
+            return ""
+        asked = self.resources.problem if self.resources else ""
+        return self.resources_problem or asked or "the kernel tells no RAM among its physical ranges"
 
     def keep(self, programs: list[Program], links: list[int]) -> None:
         self.programs += programs
@@ -266,7 +261,7 @@ class _Attacher:
             retprobe_bit = self.pmu.retprobe_bit if kind.endswith("retprobe") else None
             return syscall.probe_open(self.pmu.type, retprobe_bit, where, offset, program)
         except OSError as error:
-            raise _not_attached(error, kind) from None
+            raise why_not_attached(error, kind) from None
 
 
 def wanted_programs(probe: Probe, groups: frozenset[str]) -> tuple[str, ...]:
@@ -274,61 +269,3 @@ def wanted_programs(probe: Probe, groups: frozenset[str]) -> tuple[str, ...]:
     if probe.exit_only_with and probe.exit_only_with not in groups:
         return probe.programs[:1]
     return probe.programs
-
-
-def load(kind: int, code: Code, name: str, attach_type: int = 0, btf_id: int = 0) -> int:
-    """fd of the program. Raises NotAttached: not permitted, or what the verifier says last."""
-    btf_fd = syscall.btf_load(function_types()) if code.callback_at else 0
-    try:
-        return _load(kind, code, name, attach_type, btf_id, btf_fd)
-    finally:
-        if btf_fd:
-            os.close(btf_fd)
-
-
-def _load(kind: int, code: Code, name: str, attach_type: int, btf_id: int, btf_fd: int) -> int:
-    arguments = (kind, code.instructions, name, attach_type, btf_id)
-    try:
-        return syscall.prog_load(*arguments, functions=functions(code), btf_fd=btf_fd)[0]
-    except OSError as refused:
-        if refused.errno in (errno.EPERM, errno.ENOTSUP, _ENOTSUPP):
-            raise _not_attached(refused, "load") from None
-        if refused.errno == errno.E2BIG:  # BPF_COMPLEXITY_LIMIT_INSNS; its log would be of many megabytes
-            raise NotAttached(ERROR, "too complex for this kernel's verifier (a million instructions)") from None
-    # Once more with the verifier's log, which costs its size and is only wanted now.
-    try:
-        return syscall.prog_load(*arguments, _LOG_BYTES, functions(code), btf_fd)[0]
-    except OSError as refused:
-        lines = [line for line in str(refused.filename or "").splitlines() if line and "processed" not in line]
-        raise NotAttached(ERROR, f"the verifier refuses it: {lines[-1] if lines else refused.strerror}") from None
-
-
-def _not_attached(error: OSError, kind: str) -> NotAttached:
-    if error.errno in (errno.EPERM, errno.EACCES):
-        return NotAttached(DENIED, _why_denied(kind))
-    if error.errno in (errno.ENOTSUP, _ENOTSUPP, errno.EINVAL) and kind in ("load", "fentry", "fexit"):
-        return NotAttached(ERROR, "this kernel cannot trace the function so (CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS)")
-    if error.errno == errno.EBUSY:
-        return NotAttached(ERROR, "the function is taken: another tool modifies it, or too many programs trace it")
-    return NotAttached(ERROR, f"{kind}: {error.strerror}")
-
-
-def _why_denied(kind: str) -> str:
-    if kind in ("load", "fentry", "fexit", "tracepoint"):
-        if capable(CAP_BPF, CAP_PERFMON) or capable(CAP_SYS_ADMIN):
-            return "not permitted in spite of the capabilities: a security module or a seccomp profile forbids it"
-        return f"not permitted: {PRIVILEGE}"
-    paranoid = _paranoid()
-    if paranoid > 2:
-        return (
-            f"perf_event_open is not permitted: kernel.perf_event_paranoid is {paranoid};"
-            " set it to 2, or give CAP_SYS_ADMIN"
-        )
-    return "perf_event_open is not permitted: give CAP_PERFMON, and a seccomp profile and lockdown that allow it"
-
-
-def _paranoid(path: Path = Path("/proc/sys/kernel/perf_event_paranoid")) -> int:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return 0

@@ -38,14 +38,20 @@ class ResourceWalk:
         self._value_bytes = value_bytes
         self._root = root
         self._last: list[Resource] = []
+        self.problem = ""
+        """Why the last walk told nothing new; empty if it did."""
 
     def read(self) -> list[Resource]:
-        """All ranges as they are now, in /proc/iomem's order; what they were last time, if they change too fast."""
-        for _ in range(_ATTEMPTS):
-            found = self._walk()
-            if found is not None:
-                self._last = found
-                break
+        """All ranges as they are now, in /proc/iomem's order; as they were last time, if that cannot be told."""
+        try:
+            for _ in range(_ATTEMPTS):
+                found = self._walk()
+                if found is not None:
+                    self._last, self.problem = found, ""
+                    return found
+            self.problem = "the kernel's tree of physical ranges changes faster than it can be read"
+        except OSError as error:
+            self.problem = f"the kernel's tree of physical ranges cannot be walked: {error.strerror}"
         return self._last
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from hmm_exporter.bpf import attach, syscall
+from hmm_exporter.bpf import load, syscall
 from hmm_exporter.bpf.code import link
 from hmm_exporter.bpf.compiler import Compiled, compile_source
 from hmm_exporter.bpf.maps import MapSet
@@ -124,7 +124,7 @@ class Machine:
         self._kept: list[ctypes.Array[ctypes.c_char]] = []
 
     def call(self, program: str, *registers: int) -> None:
-        fd = attach.load(syscall.PROG_RAW_TRACEPOINT, self._code[program], program)
+        fd = load.load(syscall.PROG_RAW_TRACEPOINT, self._code[program], program)
         try:
             # 12 words: MAX_BPF_FUNC_ARGS, the most that a raw tracepoint has.
             syscall.prog_test_run(fd, struct.pack("<12Q", *registers, *[0] * (12 - len(registers))))

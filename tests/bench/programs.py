@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hmm_exporter.bpf import attach, syscall
+from hmm_exporter.bpf import attach, load, syscall
 from hmm_exporter.bpf.code import link
 from hmm_exporter.bpf.compiler import compile_source
 from hmm_exporter.bpf.maps import MapSet
@@ -71,7 +71,7 @@ def instructions() -> dict[str, int]:
         for probe in PROBES:
             kind = syscall.PROG_RAW_TRACEPOINT if probe.tracepoint else syscall.PROG_KPROBE
             for name in probe.programs:
-                fd = attach.load(kind, code[name], probe.name)
+                fd = load.load(kind, code[name], probe.name)
                 found[name] = _verified(fd)
                 os.close(fd)
     finally:

@@ -12,9 +12,9 @@ import struct
 from collections.abc import Iterator
 
 from hmm_exporter.bpf import syscall
-from hmm_exporter.bpf.attach import load
 from hmm_exporter.bpf.code import link
 from hmm_exporter.bpf.compiler import compile_source
+from hmm_exporter.bpf.load import load
 from hmm_exporter.kernel.btf import Btf
 from hmm_exporter.kernel.symbols import Symbols
 

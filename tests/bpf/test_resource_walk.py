@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from hmm_exporter.bpf import syscall
-from hmm_exporter.bpf.attach import load
 from hmm_exporter.bpf.code import Code, link
 from hmm_exporter.bpf.compiler import Compiled, compile_source
+from hmm_exporter.bpf.load import load
 from hmm_exporter.bpf.plan import choose
 from hmm_exporter.bpf.resource_walk import MAP, PROGRAM, ResourceWalk
 from hmm_exporter.bpf.source import text
@@ -402,3 +402,9 @@ def test_a_tree_that_never_fitted_together_gives_nothing(
 def test_an_address_at_which_there_is_nothing_gives_nothing(compiled: Compiled) -> None:
     with Walk(compiled, 0xDEAD_0000_0000_0000) as walk:
         assert walk.read() == []
+
+
+def test_a_walk_that_the_kernel_refuses_tells_what_it_told_before_and_why() -> None:
+    walk = ResourceWalk(-1, -1, 64, 0)
+    assert walk.read() == []
+    assert walk.problem == "the kernel's tree of physical ranges cannot be walked: Bad file descriptor"

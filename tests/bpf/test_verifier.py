@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hmm_exporter.bpf import attach, syscall
+from hmm_exporter.bpf import load, syscall
 from hmm_exporter.bpf.code import CALLBACK, Code, link
 from hmm_exporter.bpf.compiler import Compiled, compile_source
 from hmm_exporter.bpf.maps import MapSet
@@ -38,7 +38,7 @@ def load_programs(plan: Plan, python: str) -> int:
         for probe in PROBES:
             kind = syscall.PROG_RAW_TRACEPOINT if probe.tracepoint else syscall.PROG_KPROBE
             for name in probe.programs:
-                os.close(attach.load(kind, code.pop(name), probe.name))
+                os.close(load.load(kind, code.pop(name), probe.name))
                 loaded += 1
     finally:
         maps.close()
@@ -89,14 +89,14 @@ def test_the_kernel_takes_the_types_of_functions_and_a_program_with_its_callback
     )
     callback = instruction(0xB7, 0, 0) + instruction(0x95, 0, 0)
     (code,) = link(Compiled({"enter_x": caller, CALLBACK: callback}, {}, ""), {}).values()
-    program = attach.load(syscall.PROG_RAW_TRACEPOINT, code, "loops")
+    program = load.load(syscall.PROG_RAW_TRACEPOINT, code, "loops")
     try:
         assert syscall.prog_test_run(program, bytes(16)) == 3
     finally:
         os.close(program)
     wrong = Code(code.instructions, code.callback_at + 1)
-    with pytest.raises(attach.NotAttached):
-        os.close(attach.load(syscall.PROG_RAW_TRACEPOINT, wrong, "loops"))
+    with pytest.raises(load.NotAttached):
+        os.close(load.load(syscall.PROG_RAW_TRACEPOINT, wrong, "loops"))
 
 
 def test_the_kept_list_of_instructions_has_every_program() -> None:

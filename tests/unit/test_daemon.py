@@ -279,11 +279,12 @@ def test_only_what_went_wrong_is_a_warning(machine: Machine, caplog: pytest.LogC
     with caplog.at_level(logging.WARNING):
         run(configured())
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    # The symbols' file of this kernel does not exist, which is one more.
+    # This kernel's files of symbols and of physical ranges do not exist.
     assert warnings == [
         "probe not attached",
         "probe not attached",
         "drivers and callers will be called unknown",
+        "which device, and in which direction, will not be told",
     ]
 
 
@@ -300,13 +301,14 @@ def test_check_prints_a_line_for_each_probe_in_the_catalogues_order_and_lets_go(
     machine.kernel = kernels.kernel(without={"migrate_device_pfns"})
     assert check(Config(), strict=False) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:-1]] == [probe.name for probe in PROBES]
+    assert [line.split()[0] for line in lines[:-2]] == [probe.name for probe in PROBES]
     width = max(len(probe.name) for probe in PROBES)
     by_name = {line.split()[0]: line[width + 2 :] for line in lines}
     assert by_name["migrate_vma_setup"] == "attached  fentry on migrate_vma_setup"
     assert by_name["hmm_range_fault"] == "denied    fentry: not permitted"
     assert by_name["migrate_device_pfns"].startswith("absent    not in this kernel")
-    assert lines[-1].startswith("symbols: drivers and callers will be called unknown: /nonexistent: ")
+    assert lines[-1].startswith("devices: which device, and in which direction, will not be told: ")
+    assert lines[-2].startswith("symbols: drivers and callers will be called unknown: /nonexistent: ")
     assert machine.done == ["kernel", "attach", "close"]
 
 

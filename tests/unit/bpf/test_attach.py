@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from hmm_exporter.bpf import attach as attach_module
+from hmm_exporter.bpf import load as load_module
 from hmm_exporter.bpf import syscall
-from hmm_exporter.bpf.attach import _paranoid, attach, wanted_programs
+from hmm_exporter.bpf.attach import attach, wanted_programs
 from hmm_exporter.bpf.compiler import Compiled
+from hmm_exporter.bpf.load import _paranoid
 from hmm_exporter.bpf.plan import ATTACHED, DENIED, ERROR, choose
 from hmm_exporter.catalog.probe import Probe
 from hmm_exporter.catalog.probes import GROUPS, PROBES
@@ -200,8 +202,8 @@ def test_the_simulators_functions_are_attached_by_uprobes_at_their_place_in_the_
 def test_want_of_privilege_is_denied_and_says_what_would_help(
     tracing: Tracing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attach_module, "capable", lambda *capabilities: False)
-    monkeypatch.setattr(attach_module, "_paranoid", lambda: 2)
+    monkeypatch.setattr(load_module, "capable", lambda *capabilities: False)
+    monkeypatch.setattr(load_module, "_paranoid", lambda: 2)
     tracing.refuse_load = lambda load: number(errno.EPERM) if load.type == syscall.PROG_TRACING else None
     tracing.refuse_link = lambda link: number(errno.EACCES) if link.how == "kprobe" else None
     outcomes, _ = attached(kernels.kernel(), kernels.config(only=("hmm_range_fault",)))
@@ -216,7 +218,7 @@ def test_want_of_privilege_is_denied_and_says_what_would_help(
 def test_a_refusal_in_spite_of_all_capabilities_is_a_security_modules(
     tracing: Tracing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attach_module, "capable", lambda *capabilities: True)
+    monkeypatch.setattr(load_module, "capable", lambda *capabilities: True)
     tracing.refuse_load = lambda load: number(errno.EPERM)
     outcomes, _ = attached(kernels.kernel(), kernels.config(only=("hmm_range_fault",), attach="fentry"))
     denied = outcomes["hmm_range_fault"]
@@ -227,7 +229,7 @@ def test_a_refusal_in_spite_of_all_capabilities_is_a_security_modules(
 
 
 def test_a_paranoid_kernel_is_named_by_its_setting(tracing: Tracing, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attach_module, "_paranoid", lambda: 3)
+    monkeypatch.setattr(load_module, "_paranoid", lambda: 3)
     tracing.refuse_link = lambda link: number(errno.EACCES)
     outcomes, _ = attached(kernels.kernel(), kernels.config(only=("hmm_range_fault",), attach="kprobe"))
     assert outcomes["hmm_range_fault"].reason == (
