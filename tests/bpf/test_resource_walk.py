@@ -12,6 +12,7 @@ import json
 import os
 import random
 import struct
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -405,6 +406,7 @@ def test_an_address_at_which_there_is_nothing_gives_nothing(compiled: Compiled) 
 
 
 def test_a_walk_that_the_kernel_refuses_tells_what_it_told_before_and_why() -> None:
-    walk = ResourceWalk(-1, -1, 64, 0)
-    assert walk.read() == []
-    assert walk.problem == "the kernel's tree of physical ranges cannot be walked: Bad file descriptor"
+    with tempfile.TemporaryFile() as no_program:
+        walk = ResourceWalk(no_program.fileno(), no_program.fileno(), 64, 0)
+        assert walk.read() == []
+    assert walk.problem == "the kernel's tree of physical ranges cannot be walked: Invalid argument"
