@@ -121,7 +121,8 @@ def check_histograms(since: Samples, of: Prediction) -> None:
         summed: Counter[str] = Counter()
         for les in buckets(since, metric).values():
             summed.update({le: int(value) for le, value in les.items()})
-        assert list(summed.values()) == (cumulative(sizes.items(), BYTES_BOUNDS) if sizes else []), metric
+        nothing_yet = [0] * (len(BYTES_BOUNDS) + 1)
+        assert (list(summed.values()) or nothing_yet) == cumulative(sizes.items(), BYTES_BOUNDS), metric
         assert since.sum(f"{metric}_sum") == sum(size * calls for size, calls in sizes.items()), metric
     migrations, copied = prediction_moves.moved_sizes(of)
     assert since.sum("hmm_migration_moved_size_bytes_count") == migrations
