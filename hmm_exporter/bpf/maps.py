@@ -251,7 +251,8 @@ class MapSet:
             return words[: table.words]
         step = stride(table, self._shards)
         shards = (words[start : start + table.words] for start in range(0, step * self._shards, step))
-        return tuple(map(sum, zip(*shards)))
+        counted = [shard for shard in shards if any(shard)]
+        return tuple(map(sum, zip(*counted))) if counted else words[: table.words]
 
     def _create_table(self, table: Table, compiled: CompiledMap) -> None:
         kind = syscall.MAP_ARRAY if table.kind is Kind.ARRAY else syscall.MAP_HASH
