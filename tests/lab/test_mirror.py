@@ -52,11 +52,13 @@ class Deeds:
         return int(self.since.sum(f"hmm_migration_{name}_bytes_total", **labels)) // PAGE
 
     def comms(self) -> set[str]:
-        """Whoever any metric of the process tier speaks of."""
+        """Whoever any metric of the process tier speaks of, but for the removes: at exit, when the memory has no owner
+        any more, the process's last thread makes them.
+        """
         return {
             dict(labels)["comm"]
             for (name, labels), value in self.since.values.items()
-            if name.startswith("hmm_process_") and value
+            if name.startswith("hmm_process_") and not name.endswith("_notifier_removes_total") and value
         }
 
 
