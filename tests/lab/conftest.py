@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -48,6 +49,16 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine
         vm.push(package, "/opt/hmm-exporter")
         vm.run("modprobe test_hmm")
         yield vm
+
+
+@pytest.fixture(scope="session")
+def mirror(machine: VirtualMachine, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The program, in the guest."""
+    program = tmp_path_factory.mktemp("mirror") / "mirror"
+    source = Path(__file__).with_name("mirror.c")
+    subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-static", "-o", program, source, "-lpthread"], check=True)
+    machine.push(program, "/run/mirror")
+    return "/run/mirror"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@
  *	name=NAME     what this process is called
  *	warm=PAGES    a new buffer, from a huge page's boundary on, each page written
  *	cold=PAGES    the same, never touched
+ *	mixed=PAGES   a new buffer, of device 0's own file: migrate_vma_setup refuses it
  *	pin=PAGES     keeps references to that many pages of it, so that they cannot migrate
  *	fail          lets the driver's next allocation fail (7.x)
  *	migrate       to device 0; answers with the pages that the driver can read on it, or with the error
@@ -89,6 +90,14 @@ static void map_buffer(size_t count, int written)
 		buffer[i * PAGE] = i | 1; /* a page of zeros may become the zero page when its huge page is split */
 }
 
+static void map_device(size_t count)
+{
+	buffer = mmap(NULL, count * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, device[0], 0);
+	if (buffer == MAP_FAILED)
+		die("mmap");
+	pages = count;
+}
+
 static void pin(size_t count)
 {
 	struct iovec part = { buffer, count * PAGE };
@@ -136,6 +145,8 @@ static void *perform(void *text)
 		prctl(PR_SET_NAME, value + 1);
 	else if (IS("warm") || IS("cold"))
 		map_buffer(count, IS("warm"));
+	else if (IS("mixed"))
+		map_device(count);
 	else if (IS("pin"))
 		pin(count);
 	else if (IS("fail"))

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -13,21 +11,10 @@ from tests.exposition import Samples
 from tests.lab import guest, prediction
 from tests.lab.conftest import GuestExporter
 from tests.lab.prediction import PAGE
-from tests.lab.vm import VirtualMachine
 
 # One page, parts of huge pages and whole ones, one and several calls of migrate_vma_setup.
 SIZES = (1, 7, 64, 512, 1000, 1536)
 ENOENT, EINVAL = -2, -22
-
-
-@pytest.fixture(scope="module")
-def mirror(machine: VirtualMachine, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The program, in the guest."""
-    program = tmp_path_factory.mktemp("mirror") / "mirror"
-    source = Path(__file__).with_name("mirror.c")
-    subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-static", "-o", program, source, "-lpthread"], check=True)
-    machine.push(program, "/run/mirror")
-    return "/run/mirror"
 
 
 class Deeds:
