@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,12 +19,44 @@ from tests.lab.vm import VirtualMachine
 ROOT = Path(__file__).parents[2]
 BESIDE = ROOT.parent / "shared/seed/hmm-snoop.bt"
 
+#: The kernel runs no kprobe's program on a CPU where a task is in bpf(2) on a map (kernel/trace/bpf_trace.c,
+#: trace_call_bpf; kernel/bpf/syscall.c, bpf_disable_instrumentation; 7.3.4). Who reads maps beside the script is
+#: therefore not to be preempted there by the work that is watched, nor is the script itself.
+UNPREEMPTED = "chrt --fifo 1"
+
 
 def find() -> Path | None:
     """The script, if it is anywhere."""
     named = os.environ.get("HMM_SNOOP")
     path = Path(named) if named else BESIDE
     return path if path.is_file() else None
+
+
+def printed(script: str) -> set[str]:
+    """The maps whose figures the script prints, in summaries or at the end.
+
+    Named there, or left for bpftrace, which prints at the end what is not cleared; but not what BEGIN sets: constants.
+    """
+    code = re.sub(r"/\*.*?\*/", "", script, flags=re.DOTALL)
+    summary, final = (_block(code, head) for head in ("interval:s:5", "END"))
+    named = {name for call in re.findall(r"printf?\((.*?)\);", summary + final, re.DOTALL) for name in _maps(call)}
+    left = _maps(code) - {name for cleared in re.findall(r"clear\((.*?)\)", final) for name in _maps(cleared)}
+    return (named | left) - set(re.findall(r"@(\w+) =", _block(code, "BEGIN")))
+
+
+def _block(code: str, head: str) -> str:
+    """A probe's body."""
+    body = code[code.index(f"{head}\n{{") :]
+    depth = 0
+    for brace in re.finditer(r"[{}]", body):
+        depth += 1 if brace[0] == "{" else -1
+        if not depth:
+            return body[: brace.end()]
+    raise ValueError(f"{head}: its braces do not balance")
+
+
+def _maps(code: str) -> set[str]:
+    return set(re.findall(r"@(\w+)", code))
 
 
 class HmmSnoop:
@@ -33,7 +67,8 @@ class HmmSnoop:
         machine.push(script, "/tmp/hmm-snoop.bt")
 
     def __enter__(self) -> HmmSnoop:
-        self._process = self._machine.start("exec bpftrace -f json /tmp/hmm-snoop.bt 0 0")
+        self._others = set(self._misses())
+        self._process = self._machine.start(f"exec {UNPREEMPTED} bpftrace -f json /tmp/hmm-snoop.bt 0 0")
         # Its BEGIN runs when everything is attached.
         self._process.wait_for_output("hmm-snoop: tracing", timeout=180)
         return self
@@ -43,6 +78,25 @@ class HmmSnoop:
     ) -> None:
         if self._process.running():
             self._process.stop("KILL")
+
+    def wait_for_summary(self) -> None:
+        """Waits for one that begins after now: not all of its maps are in the final report."""
+        begun = self._process.stdout().count("hmm-snoop summary at")
+        deadline = time.monotonic() + 120
+        while self._process.stdout().count("migrate_device_pfns: ") <= begun:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"hmm-snoop.bt: no summary in 120 s after its {begun}th")
+            time.sleep(1)
+
+    def missed(self) -> int:
+        """Events that the kernel did not run the script's programs for. It does not say so itself."""
+        misses = self._misses()
+        return sum(misses[number] for number in misses if number not in self._others)
+
+    def _misses(self) -> dict[int, int]:
+        """Of all programs in the kernel, by number."""
+        programs = json.loads(self._machine.run("bpftool prog show -j").stdout)
+        return {program["id"]: program.get("recursion_misses", 0) for program in programs}
 
     def stop(self) -> dict[str, Any]:
         """End it, and give the maps of its final report by name, without the @."""
@@ -57,16 +111,11 @@ class HmmSnoop:
         return maps
 
 
-def events(histogram: object) -> int:
-    """How many values a printed histogram holds; its bounds and units are not ours."""
-    buckets = histogram if isinstance(histogram, list) else [each for by in _values(histogram) for each in by]
-    return sum(bucket["count"] for bucket in buckets)
+def figure(value: object) -> int:
+    """A scalar, or the events of a histogram: its bounds and units are not ours."""
+    return sum(bucket["count"] for bucket in value) if isinstance(value, list) else int(str(value))
 
 
-def total(by_key: object) -> int:
-    """Sum over a map's keys, or the scalar."""
-    return sum(int(value) for value in _values(by_key)) if isinstance(by_key, dict) else int(str(by_key or 0))
-
-
-def _values(by_key: object) -> list[Any]:
-    return list(by_key.values()) if isinstance(by_key, dict) else []
+def by_key(value: object) -> dict[str, int]:
+    """The figures of a map with keys."""
+    return {key: figure(each) for key, each in value.items()} if isinstance(value, dict) else {}
