@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import subprocess
-from pathlib import Path
 from typing import cast
 
 import pytest
 
 from tests.exposition import Samples
 from tests.lab import guest, prediction
-from tests.lab.conftest import GuestExporter
+from tests.lab.conftest import GuestExporter, build_mirror
 from tests.lab.prediction import PAGE
 from tests.lab.vm import VirtualMachine
 
@@ -23,10 +21,7 @@ ENOENT, EINVAL = -2, -22
 @pytest.fixture(scope="module")
 def mirror(machine: VirtualMachine, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The program, in the guest."""
-    program = tmp_path_factory.mktemp("mirror") / "mirror"
-    source = Path(__file__).with_name("mirror.c")
-    subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-static", "-o", program, source, "-lpthread"], check=True)
-    machine.push(program, "/run/mirror")
+    machine.push(build_mirror(tmp_path_factory.mktemp("mirror")), "/run/mirror")
     return "/run/mirror"
 
 
