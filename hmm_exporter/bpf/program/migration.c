@@ -98,6 +98,7 @@ ENTER(migrate_vma_setup)
 	thread->migration.trigger = key.trigger;
 	thread->migration.collected = 0;
 	thread->migration.pages = 0;
+	thread->migration.committed = 0;
 	thread->migration.to_unmap = 0;
 	thread->migration.started = thread->since;
 	return 0;
@@ -169,10 +170,22 @@ INLINE void read_selection(struct thread *thread, u64 src, u64 npages)
 #endif
 }
 
+/*
+ * Where a return was skipped, its bit waits for the thread's next call, and should that one's entry be
+ * skipped, too, it is another migration that returns. fexit can tell them apart.
+ */
+INLINE struct thread *migration_leave(void *context, u32 probe)
+{
+	u64 *ctx = context;
+	struct thread *thread = thread_leave(probe);
+
+	return thread && KEPT_1(ctx, thread->migration.args) == thread->migration.args ? thread : NULL;
+}
+
 LEAVE(migrate_vma_setup)
 {
 	u64 now = ktime_get_ns();
-	struct thread *thread = thread_leave(PROBE_migrate_vma_setup);
+	struct thread *thread = migration_leave(ctx, PROBE_migrate_vma_setup);
 
 	if (!thread)
 		return 0;
@@ -226,7 +239,7 @@ ENTER(migrate_vma_pages)
 LEAVE(migrate_vma_pages)
 {
 	u64 now = ktime_get_ns();
-	struct thread *thread = thread_leave(PROBE_migrate_vma_pages);
+	struct thread *thread = migration_leave(ctx, PROBE_migrate_vma_pages);
 
 	if (!thread)
 		return 0;
@@ -259,7 +272,7 @@ ENTER(migrate_vma_finalize)
 LEAVE(migrate_vma_finalize)
 {
 	u64 now = ktime_get_ns();
-	struct thread *thread = thread_leave(PROBE_migrate_vma_finalize);
+	struct thread *thread = migration_leave(ctx, PROBE_migrate_vma_finalize);
 
 	if (!thread)
 		return 0;
@@ -267,11 +280,11 @@ LEAVE(migrate_vma_finalize)
 		thread_done(thread);
 		return 0;
 	}
-	if (thread->migration.collected) {
+	/* Without setup's return, too, nobody knows what it collected. */
+	if (is_of_one_call(thread))
 		book_times(thread, book_completed(ctx, thread, now), now);
-	} else { /* setup's return was lost: nobody knows what it collected */
+	else
 		migration_abandoned();
-	}
 	thread->inside &= ~MIGRATION_BITS;
 	thread_done(thread);
 	return 0;

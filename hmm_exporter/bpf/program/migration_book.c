@@ -138,6 +138,31 @@ INLINE void book_empty(void *ctx, struct thread *thread)
 	book_process(ctx, thread, 0, 0);
 }
 
+/*
+ * Whether times and pages fit together. Where the end of a migration was missed, and the beginning of the
+ * thread's next one, too, they may be of both, and of arrays of two sizes.
+ */
+INLINE int is_of_one_call(struct thread *thread)
+{
+	u64 requested = thread->migration.bytes / PAGE_SIZE, selected = thread->migration.selected;
+	u64 to_unmap = thread->migration.to_unmap > selected ? thread->migration.to_unmap : selected;
+	u64 committed = thread->migration.committed;
+	struct walk *walk = &thread->walk;
+
+	if (!thread->migration.collected || thread->migration.finalizing < thread->migration.collected)
+		return 0;
+	if (committed && (thread->migration.pages < thread->migration.collected ||
+			  thread->migration.finalizing < committed))
+		return 0;
+#if PAGES
+	if (thread->migration.unread + to_unmap > requested)
+		return 0;
+	if (committed && moved_pages(walk) + walk->zero_filled + walk->refused + walk->unreadable > selected)
+		return 0;
+#endif
+	return 1;
+}
+
 /* It was finalized. What is booked of its sizes goes with its times: `histogram` has both. */
 INLINE struct migration_histogram *book_completed(void *ctx, struct thread *thread, u64 now)
 {
