@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,28 +37,39 @@ def pytest_configure() -> None:
         raise pytest.UsageError(str(error)) from error
 
 
-@pytest.fixture(scope="session")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine]:
+@contextlib.contextmanager
+def booted(package: Path, processors: int = 1, kernel_arguments: Sequence[str] = ()) -> Iterator[VirtualMachine]:
+    """A machine with the exporter's package, which is copied to the folder first, and the driver."""
     recipe = chosen()
     if os.geteuid() != 0 and not cached_image(recipe):
         reason = f"no image of {recipe.kernel} in the cache, and only root can build one: run it as root once"
         # Where these are the tests that have to pass (.ci/run), none of them may be left out unseen.
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    package = tmp_path_factory.mktemp("package")
     shutil.copytree(ROOT / "hmm_exporter", package / "hmm_exporter", ignore=shutil.ignore_patterns("__pycache__"))
-    with VirtualMachine(ensure_image(recipe)) as vm:
+    with VirtualMachine(ensure_image(recipe), processors=processors, kernel_arguments=kernel_arguments) as vm:
         vm.push(package, "/opt/hmm-exporter")
         vm.run("modprobe test_hmm")
+        yield vm
+
+
+def build_mirror(folder: Path) -> Path:
+    """The workload that says what the driver counted."""
+    program = folder / "mirror"
+    source = Path(__file__).with_name("mirror.c")
+    subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-static", "-o", program, source, "-lpthread"], check=True)
+    return program
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine]:
+    with booted(tmp_path_factory.mktemp("package")) as vm:
         yield vm
 
 
 @pytest.fixture(scope="session")
 def mirror(machine: VirtualMachine, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The program, in the guest."""
-    program = tmp_path_factory.mktemp("mirror") / "mirror"
-    source = Path(__file__).with_name("mirror.c")
-    subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-static", "-o", program, source, "-lpthread"], check=True)
-    machine.push(program, "/run/mirror")
+    machine.push(build_mirror(tmp_path_factory.mktemp("mirror")), "/run/mirror")
     return "/run/mirror"
 
 
@@ -79,11 +91,12 @@ class GuestExporter:
         return Samples.parse(self.get("/metrics"))
 
 
-@pytest.fixture(scope="session", params=["fentry", "kprobe"])
-def exporter(request: pytest.FixtureRequest, machine: VirtualMachine) -> Iterator[GuestExporter]:
-    attach = str(request.param)
+@contextlib.contextmanager
+def serving(machine: VirtualMachine, attach: str, *flags: str) -> Iterator[GuestExporter]:
+    """An exporter that is ready, until the end of the block."""
     machine.run("cat > /tmp/hmm-exporter.yaml", stdin=CONFIGURATION.format(attach=attach).encode())
-    process = machine.start("cd /opt/hmm-exporter; exec python3 -m hmm_exporter --config.file /tmp/hmm-exporter.yaml")
+    command = " ".join(("python3 -m hmm_exporter --config.file /tmp/hmm-exporter.yaml", *flags))
+    process = machine.start(f"cd /opt/hmm-exporter; exec {command}")
     running = GuestExporter(machine, attach, process)
     for _ in range(600):
         try:
@@ -94,3 +107,9 @@ def exporter(request: pytest.FixtureRequest, machine: VirtualMachine) -> Iterato
             time.sleep(0.5)
     yield running
     assert process.stop().status == 0, process.stderr()
+
+
+@pytest.fixture(scope="session", params=["fentry", "kprobe"])
+def exporter(request: pytest.FixtureRequest, machine: VirtualMachine) -> Iterator[GuestExporter]:
+    with serving(machine, str(request.param)) as running:
+        yield running

@@ -17,6 +17,9 @@
  *	peek=PAGES    reads that many in /proc/PID/mem, for another process's memory
  *	read          device 0 reads it: hmm_range_fault
  *	resident      answers with the pages that device 0 finds on itself
+ *	storm=THREADS,ROUNDS
+ *	              so many threads at once, each with its part of the buffer, migrate and touch it so many times, and
+ *	              a last time one after another; answers with the calls, the pages moved, and the faults they took
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -29,6 +32,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -57,14 +61,19 @@ static void die(const char *what)
 	exit(1);
 }
 
-/* The driver's count, or the error, negative. */
-static long long ask(int unit, unsigned int number, size_t count)
+/* The driver's count, or the error, negative. Of the buffer's pages from `first` on. */
+static long long ask_of(size_t first, int unit, unsigned int number, size_t count)
 {
-	struct command command = { (uintptr_t)buffer, (uintptr_t)mirror, count, 0, 0 };
+	struct command command = { (uintptr_t)(buffer + first * PAGE), (uintptr_t)(mirror + first * PAGE), count, 0, 0 };
 
 	if (ioctl(device[unit], _IOWR('H', number, struct command), &command))
 		return -errno;
 	return command.copied;
+}
+
+static long long ask(int unit, unsigned int number, size_t count)
+{
+	return ask_of(0, unit, number, count);
 }
 
 static void answer(const char *deed, long long count)
@@ -106,9 +115,9 @@ static void pin(size_t count)
 		die("vmsplice");
 }
 
-static void touch(size_t count)
+static void touch(size_t first, size_t count)
 {
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = first; i < first + count; i++)
 		(void)*(volatile unsigned char *)(buffer + i * PAGE);
 }
 
@@ -123,15 +132,81 @@ static void peek(size_t count)
 		die(path);
 }
 
-static long long resident(void)
+static long long resident(size_t first, size_t count)
 {
-	long long found = 0, error = ask(0, SNAPSHOT, pages);
+	long long found = 0, error = ask_of(first, 0, SNAPSHOT, count);
 
 	if (error < 0)
 		return error;
-	for (size_t i = 0; i < pages; i++)
-		found += (mirror[i] & KIND_OF_MEMORY) == DEVICE_PRIVATE_LOCAL;
+	for (size_t i = 0; i < count; i++)
+		found += (mirror[first * PAGE + i] & KIND_OF_MEMORY) == DEVICE_PRIVATE_LOCAL;
 	return found;
+}
+
+static struct {
+	size_t threads, rounds;
+	pthread_barrier_t together;
+	pthread_mutex_t alone;
+} storm;
+
+/* What a thread of the storm has done. */
+struct done {
+	size_t number;
+	long long calls, moved, faults;
+};
+
+static void storm_round(struct done *done)
+{
+	size_t count = pages / storm.threads, first = done->number * count;
+	struct rusage before, after;
+
+	/* Where a page stayed behind, the driver answers with an error: who has moved is to be found out. */
+	ask_of(first, 0, MIGRATE_TO_DEV, count);
+	done->calls++;
+	done->moved += resident(first, count);
+	getrusage(RUSAGE_THREAD, &before);
+	touch(first, count);
+	getrusage(RUSAGE_THREAD, &after);
+	done->faults += after.ru_minflt + after.ru_majflt - before.ru_minflt - before.ru_majflt;
+}
+
+static void *storm_thread(void *mine)
+{
+	pthread_barrier_wait(&storm.together);
+	for (size_t i = 0; i < storm.rounds; i++)
+		storm_round(mine);
+	/* Whoever watches threads and lost the end of the last call, finds it over in the next one. */
+	pthread_barrier_wait(&storm.together);
+	pthread_mutex_lock(&storm.alone);
+	storm_round(mine);
+	pthread_mutex_unlock(&storm.alone);
+	return NULL;
+}
+
+static void run_storm(size_t threads, size_t rounds)
+{
+	pthread_t thread[threads];
+	struct done done[threads], sum = {};
+
+	storm.threads = threads;
+	storm.rounds = rounds;
+	pthread_barrier_init(&storm.together, NULL, threads);
+	pthread_mutex_init(&storm.alone, NULL);
+	for (size_t i = 0; i < threads; i++) {
+		done[i] = (struct done){ .number = i };
+		if (pthread_create(&thread[i], NULL, storm_thread, &done[i]))
+			die("pthread_create");
+	}
+	for (size_t i = 0; i < threads; i++) {
+		if (pthread_join(thread[i], NULL))
+			die("pthread_join");
+		sum.calls += done[i].calls;
+		sum.moved += done[i].moved;
+		sum.faults += done[i].faults;
+	}
+	answer("calls", sum.calls);
+	answer("moved", sum.moved);
+	answer("faults", sum.faults);
 }
 
 static void *perform(void *text)
@@ -158,13 +233,15 @@ static void *perform(void *text)
 	else if (IS("back"))
 		answer(deed, ask(0, MIGRATE_TO_SYS, pages));
 	else if (IS("touch"))
-		touch(count);
+		touch(0, count);
 	else if (IS("peek"))
 		peek(count);
 	else if (IS("read"))
 		answer(deed, ask(0, READ, pages));
 	else if (IS("resident"))
-		answer(deed, resident());
+		answer(deed, resident(0, pages));
+	else if (IS("storm"))
+		run_storm(count, strtoul(strchr(value, ',') + 1, NULL, 10));
 	else
 		fprintf(stderr, "%s: no such deed\n", deed), exit(2);
 	return NULL;
