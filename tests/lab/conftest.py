@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 CONFIGURATION = """\
 probes: {{attach: {attach}, groups: {{per_page: true}}}}
 loader: {{timeout: 300s}}
+log: {{level: debug}}
 """
 
 
@@ -81,9 +82,10 @@ class GuestExporter:
     attach: str
     process: GuestProcess
 
-    def get(self, path: str) -> str:
+    def get(self, path: str, accept: str = "*/*") -> str:
         url = f"http://127.0.0.1:{self.machine.host_port}{path}"
-        with urllib.request.urlopen(url, timeout=60) as response:
+        request = urllib.request.Request(url, headers={"Accept": accept})
+        with urllib.request.urlopen(request, timeout=60) as response:
             body: bytes = response.read()
         return body.decode()
 
