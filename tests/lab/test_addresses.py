@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.conftest import GuestExporter, build_mirror
+from tests.lab.conftest import GuestExporter
 from tests.lab.vm import VirtualMachine
 
 #: Where the kernel's half of the address space begins, with five levels of page tables, too.
@@ -28,11 +28,10 @@ def kernel_addresses(text: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def working(machine: VirtualMachine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def working(machine: VirtualMachine, mirror: str) -> Iterator[None]:
     """Migrations, faults, evictions, and hmm_range_fault's EBUSY with its stacks, again and again."""
-    machine.push(build_mirror(tmp_path_factory.mktemp("mirror")), "/run/mirror")
     process = machine.start(
-        """while :; do /run/mirror warm=64 migrate-1 process=worker read migrate back
+        f"""while :; do {mirror} warm=64 migrate-1 process=worker read migrate back
         hmm-tests -r hmm.hmm_device_private.migrate_fault; hmm-tests -r hmm.hmm_device_private.exclusive
         sleep 2; done"""
     )
