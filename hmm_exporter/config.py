@@ -141,7 +141,7 @@ class Probes:
     attach: str = field(
         default="auto",
         metadata=_rule(
-            "how functions are attached to: auto is fentry, and kprobe where that fails",
+            "how functions are attached to: auto is what loses fewer events, else the other",
             choices=("auto", "fentry", "kprobe"),
         ),
     )
@@ -179,9 +179,10 @@ class Maps:
     """Capacities of BPF maps, in entries."""
 
     # One entry for each thread inside a migration at one moment; all are preallocated, at about
-    # 600 bytes: 1,048,576 are 600 MiB, for a machine with that many threads at it.
+    # 1,100 bytes: 1,048,576 are 1.1 GiB, for a machine with that many threads at it.
     threads: int = field(default=8192, metadata=_rule("threads inside a migration at a time", low=64, high=1048576))
-    # Of 2 MiB each: as many as 128 GiB on devices have. One takes some 180 bytes, in two maps.
+    # Of 2 MiB each: what arrives in an hour if it is no more than 128 GiB; later regions are counted as
+    # overflow, and have no residency. One takes some 180 bytes, in two maps.
     arrivals: int = field(
         default=65536, metadata=_rule("regions on devices whose arrival is remembered", low=1024, high=4194304)
     )

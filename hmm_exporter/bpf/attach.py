@@ -4,8 +4,9 @@
 fentry and fexit first; what that fails for, by kprobe and kretprobe. The other way round where the
 kernel can be preempted inside of a program: while one thread is, fentry skips the same program for
 all others on that CPU (bpf_prog_enter_recur, kernel/bpf/trampoline.c), and kprobes cannot be
-preempted. They are links of the kind kprobe-multi where the kernel has it: those lose no return,
-however many threads sleep in a function.
+preempted. They are skipped while a task on that CPU is in bpf(2) on a map, as ours is at a scrape,
+so that only a kernel that counts what it skips is asked for them. They are links of the kind
+kprobe-multi where the kernel has it: those lose no return, however many threads sleep in a function.
 
 Entry and exit of one function are always of one kind. Everything hangs on fds: when the process
 ends, however it ends, the kernel takes all of it away.
@@ -61,6 +62,7 @@ class Attachments:
         self.devices = Devices()
         self.knows_devices = False
         """Whether page frames of devices can be told from RAM's."""
+        self._told: tuple[int, tuple[tuple[int, int, int], ...]] | None = None
         self._links: list[int] = []
 
     @property
@@ -80,10 +82,13 @@ class Attachments:
         if not self.maps or not self.resources:
             return
         found = regions(self.resources.read(), page_size)
-        changed = self.devices.update(found.devices)
-        if changed or bool(found.ram_end) != self.knows_devices:
-            self.maps.write_devices(found.ram_end, self.devices.table()[:DEVICE_REGIONS])
-            self.knows_devices = bool(found.ram_end)
+        if not found.ram_end:  # what was told before is better than nothing
+            return
+        self.devices.update(found.devices)
+        told = found.ram_end, tuple(self.devices.table()[:DEVICE_REGIONS])
+        if told != self._told:  # RAM can be added while the machine runs, too
+            self.maps.write_devices(*told)
+            self._told, self.knows_devices = told, True
 
     def close(self) -> None:
         """Detach, newest first: entries before the returns that they pair with."""
@@ -132,7 +137,8 @@ def _builds(kernel: Kernel, config: Config) -> tuple[str, ...]:
         return ("uprobe",)
     if config.probes.attach != "auto":
         return (config.probes.attach,)
-    return ("kprobe", "fentry") if kernel.preemptible and kernel.kprobe_multi else ("fentry", "kprobe")
+    loses_fewer = kernel.preemptible and kernel.kprobe_multi and kernel.counts_missed_kprobes
+    return ("kprobe", "fentry") if loses_fewer else ("fentry", "kprobe")
 
 
 def _attach_build(

@@ -208,10 +208,11 @@ class MapSet:
 
     def write_devices(self, ram_end: int, regions: Sequence[tuple[int, int, int]]) -> None:
         """Tell the programs whose page frames are whose: (first, last, number) of at most DEVICE_REGIONS."""
-        flat = itertools.chain.from_iterable(regions)
-        words = [ram_end, len(regions), *flat]
-        words += [0] * (_DEVICES.size // 8 - len(words))
-        syscall.map_update(self.fds["devices_map"], bytes(4), _DEVICES.pack(*words))
+        words = [*itertools.chain.from_iterable(regions)]
+        words += [0] * (_DEVICES.size // 8 - 2 - len(words))
+        # Programs read meanwhile: first no region counts, then all do, so that none is half an old one.
+        for count in (0, len(regions)):
+            syscall.map_update(self.fds["devices_map"], bytes(4), _DEVICES.pack(ram_end, count, *words))
 
     def forget_arrivals(self, before: int) -> int:
         """Remove regions that arrived on a device before that CLOCK_MONOTONIC, ns; how many remain."""

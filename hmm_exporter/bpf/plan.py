@@ -133,6 +133,7 @@ def _plan(targets: Iterable[Target], kernel: Kernel, config: Config) -> Plan:
         pages=reads_pages(kernel),
         thrash_window=config.thrash_window,
         migration_phases=config.histograms.migration_phases,
+        attempts_in_locked=any(target.probe == "hmm_range_fault_locked" for target in targets),
         resources=resources,
     )
 

@@ -74,6 +74,8 @@ class Plan:
     """Whether processes are told apart by their ids, too."""
     thrash_window: float = 10.0
     """Seconds."""
+    attempts_in_locked: bool = False
+    """Whether hmm_range_fault_locked is watched, in this build or in another: each attempt goes through it."""
     resources: bool = False
     """With the program that reads the kernel's tree of physical ranges, which is no probe's."""
 
@@ -154,6 +156,7 @@ def _defines(plan: Plan) -> Iterator[str]:
     yield define("THRASH_WINDOW_NS", f"{int(plan.thrash_window * 1e9)}ULL")
     yield define("PAGES", int(plan.pages))
     yield define("WITH_PIDS", int(plan.pids))
+    yield define("ATTEMPTS_IN_LOCKED", int(plan.attempts_in_locked))
     yield define("HISTOGRAM_SLOTS", values.HISTOGRAM_SLOTS)
     yield define("BYTES_SHIFT", values.Size.bytes.shift)
     yield define("SECONDS_SHIFT", values.Size.seconds.shift)

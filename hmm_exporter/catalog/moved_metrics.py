@@ -55,9 +55,9 @@ MOVED = (
     counter(
         "hmm_migration_unmoved_bytes_total",
         "Pages asked for that did not move: not_selected (a hole in a file, already there, another owner's, locked),"
-        " busy (refused by migrate_device_unmap: pinned, or locked), no_destination (the device is full, the driver"
-        " declined, or never called migrate_vma_pages), commit_failed (migrate_vma_pages refused), not_read (behind"
-        " the first 262,144 pages of one migration).",
+        " busy (refused by migrate_device_unmap: pinned, or locked; where that is not watched, not_selected),"
+        " no_destination (the device is full, the driver declined, or never called migrate_vma_pages), commit_failed"
+        " (migrate_vma_pages refused), not_read (behind the first 262,144 pages of one migration).",
         N | {"reason": ""},
         *(
             Source(
@@ -80,7 +80,8 @@ MOVED = (
     ),
     counter(
         "hmm_migrations_partial_total",
-        "Migrations of which something did not move for busy, no_destination or commit_failed.",
+        "Migrations of which something did not move for busy (where migrate_device_unmap is watched), no_destination or"
+        " commit_failed.",
         N,
         Source(tables.MIGRATION, "partial", PHASES, options=_PAGES),
         zeros=Zeros.other,
@@ -138,7 +139,8 @@ DEVICE_RANGES = (
     ),
     counter(
         "hmm_device_range_moved_bytes_total",
-        "Pages that migrate_device_pages moved away from the device: evicted, or saved when it was shut down.",
+        "Pages that migrate_device_pages moved away from the device: evicted, or saved when it was shut down. Calls of"
+        " which not all could be read (262,144 entries are) are in hmm_exporter_probe_missed_total.",
         {"device": "device"},
         Source(tables.DEVICE, "range_moved_bytes", ("migrate_device_pages",), options=_DIRECTION),
     ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,8 @@ class Kernel:
     """Whether one link can be on functions' entries or returns (5.18, CONFIG_FPROBE)."""
     preemptible: bool = False
     """Whether a thread can lose its CPU inside of the kernel. Built so is enough: how it was booted is not told."""
+    counts_missed_kprobes: bool = False
+    """Whether a program of a kprobe that is skipped is counted (since 6.7, f915fcb38553); an fentry's is since 5.12."""
     simulated: Simulated | None = None
 
 
@@ -87,7 +90,14 @@ def running_kernel(btf_path: Path = _SYS / "kernel/btf/vmlinux") -> Kernel:
         uprobe=pmu("uprobe"),
         kprobe_multi=btf is not None and has_kprobe_multi(btf),
         preemptible="PREEMPT" in platform.version(),
+        counts_missed_kprobes=release_at_least(6, 7),
     )
+
+
+def release_at_least(major: int, minor: int, release: str = platform.release()) -> bool:
+    """For what shows neither in BTF nor in a file. ``release`` is like ``6.12.94+deb13-amd64``."""
+    numbers = re.match(r"(\d+)\.(\d+)", release)
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= (major, minor)
 
 
 def has_device_private(btf: Btf) -> bool:

@@ -34,7 +34,7 @@ _MISSED = Section(
             (
                 Column("migrations without end", "hmm_exporter_migrations_abandoned_total"),
                 Column("in flight", "hmm_exporter_migrations_in_flight"),
-                Column("regions of unknown arrival", "hmm_exporter_residency_misses_total"),
+                Column("faults on pages of unknown arrival", "hmm_exporter_residency_misses_total"),
             ),
         ),
     ),

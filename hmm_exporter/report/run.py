@@ -25,6 +25,7 @@ from hmm_exporter.report.terminal import Terminal
 from hmm_exporter.report.text import Page
 
 _TICK_SECONDS = 1.0
+_LEARN_SECONDS = 5.0
 _STDERR = 2
 
 
@@ -80,13 +81,15 @@ class _Run:
         end = self.begun + (self.options.duration or float("inf"))
         interval = self.options.interval or float("inf")
         earlier, summed_up = Snapshot({}, {}), self.begun
-        swept = now = self.begun
+        learned = swept = now = self.begun
         ended = False
         while not ended and now < end:
             self._live(now)
             ended = waiter.wait(min(end, summed_up + interval, now + _TICK_SECONDS))
             now = time.monotonic()
-            self.observation.learn()
+            if now >= learned + _LEARN_SECONDS or ended:
+                self.observation.learn()
+                learned = now
             if now >= swept + SWEEP_SECONDS:
                 self.observation.sweep()
                 swept = now

@@ -2,7 +2,7 @@
 """What watching costs a workload: the kernel's hmm-tests in a lab machine, watched by the script and by the exporter.
 
 Belongs here: who watches, the rounds, what is measured in the guest. Does not belong here: medians and tables
-(document.py), what needs no machine (native.py).
+(document.py), what needs no machine (scrape.py, programs.py).
 """
 
 from __future__ import annotations

@@ -279,6 +279,12 @@ def size_histograms(issued: Issued, owners: Mapping[str, str]) -> Iterator[tuple
     )
 
 
+def device_ranges_not_read_whole(issued: Issued) -> int:
+    """Calls with more than 262,144 pages: the rest is not read."""
+    sizes = [size for event in issued["device_ranges"] for size in event["sizes"]]
+    return sum(int(calls) for length, calls in sizes if length > 1 << 30)
+
+
 def sizes_by(events: Iterable[Event], of: Callable[[Event], Labels]) -> dict[Labels, Counter[int]]:
     sizes: dict[Labels, Counter[int]] = {}
     for event in events:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from tests.bpf import expected
 from tests.bpf.exact_run import EVENTS, Run
-from tests.exposition import Labels, buckets, cumulative
+from tests.exposition import Labels, buckets, cumulative, labels
 
 
 def test_every_probe_is_attached(run: Run) -> None:
@@ -112,8 +112,10 @@ def test_the_books_balance_and_nothing_is_in_flight(run: Run) -> None:
     assert run.after.get("hmm_exporter_books_balanced") == 1
 
 
-def test_nothing_was_missed_and_nothing_overflowed(run: Run) -> None:
-    assert run.after.nonzero("hmm_exporter_probe_missed_total") == {}
+def test_nothing_was_missed_but_the_ends_of_the_longest_device_ranges_and_nothing_overflowed(run: Run) -> None:
+    too_long = expected.device_ranges_not_read_whole(run.issued)
+    assert too_long > 0
+    assert run.after.nonzero("hmm_exporter_probe_missed_total") == {labels(probe="migrate_device_pages"): too_long}
     assert run.after.nonzero("hmm_exporter_label_overflow_events_total") == {}
 
 

@@ -61,7 +61,7 @@ INLINE u8 came_back(u64 mm, u64 region, u64 now, u64 src_pfn)
 		lose(LOSS_arrival_unknown);
 		return 0;
 	}
-	u64 elapsed = now - arrival->since;
+	u64 elapsed = difference(now, arrival->since); /* it may have arrived anew since `now` */
 
 	if (!resident_map.delete(&key))
 		observe_residency(device_of(src_pfn), elapsed);

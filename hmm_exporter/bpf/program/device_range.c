@@ -103,15 +103,20 @@ LEAVE(migrate_device_pages)
 
 	if (!thread)
 		return 0;
-	if (!(thread->inside & IN_MIGRATION)) { /* it would need that migration's pages once more */
-		thread->walk.mm = thread->walk.address = 0;
-		walk_arrays(&thread->walk, thread->device_src, thread->device_dst, thread->device_entries);
-		struct device *row = device_row(device_of(thread->walk.src_pfn));
-
-		if (row)
-			add_pages(&row->range_moved_bytes, thread->walk.moved[DIRECTION_device_to_host] +
-								   thread->walk.moved[DIRECTION_device_to_device]);
+	/* Between its commit and its end, a migration of this thread needs what it has read of its own pages. */
+	if (thread->inside & IN_MIGRATION && thread->migration.committed) {
+		count_untracked(PROBE_migrate_device_pages);
+		return 0;
 	}
+	thread->walk.mm = thread->walk.address = 0;
+	walk_arrays(&thread->walk, thread->device_src, thread->device_dst, thread->device_entries);
+	if (thread->walk.unreadable || thread->device_entries > MOST_ENTRIES)
+		count_untracked(PROBE_migrate_device_pages);
+	struct device *row = device_row(device_of(thread->walk.src_pfn));
+
+	if (row)
+		add_pages(&row->range_moved_bytes, thread->walk.moved[DIRECTION_device_to_host] +
+							   thread->walk.moved[DIRECTION_device_to_device]);
 	thread_done(thread);
 	return 0;
 }

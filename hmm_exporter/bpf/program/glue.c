@@ -13,6 +13,8 @@
  */
 
 #define INLINE static inline __attribute__((always_inline))
+/* From here on the compiler knows nothing of the variable's value. */
+#define FORGET(variable) asm volatile("" : "+r"(variable))
 
 /*
  * Helpers are called by number under names of our own: bcc rewrites the names that it knows, and

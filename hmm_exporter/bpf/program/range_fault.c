@@ -58,7 +58,7 @@ INLINE void range_fault_enter(void *ctx, u64 range, u64 task, u32 probe, u8 func
 	thread->range_fault.intent = intent;
 	copy_comm(thread->range_fault.comm, process.comm);
 	thread->range_fault.started = thread->since;
-#ifndef TARGET_hmm_range_fault_locked
+#if !ATTEMPTS_IN_LOCKED
 	attempt_enter(thread, task, 0);
 #endif
 }
@@ -109,7 +109,7 @@ INLINE void range_fault_leave(void *ctx, s32 result, u32 probe, u8 function, u8 
 		add(&row->duration_ns, duration);
 		observe_ns(row->duration, duration);
 	}
-#ifndef TARGET_hmm_range_fault_locked
+#if !ATTEMPTS_IN_LOCKED
 	attempt_leave(ctx, thread, result, KEPT_TASK(thread->range_fault.task));
 #endif
 	if (result)

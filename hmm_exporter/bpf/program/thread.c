@@ -96,6 +96,15 @@ INLINE void count_return(u32 probe)
 #endif
 }
 
+/* A call of which not all is known. */
+INLINE void count_untracked(u32 probe)
+{
+	struct probe_call *row = probe_call_row(probe);
+
+	if (row)
+		add(&row->untracked, 1);
+}
+
 /* The row of this thread, made if need be. NULL when the table is full: then that is counted. */
 INLINE struct thread *thread_enter(u32 probe)
 {
@@ -109,10 +118,7 @@ INLINE struct thread *thread_enter(u32 probe)
 			thread = thread_map.lookup(&id);
 	}
 	if (!thread) {
-		struct probe_call *row = probe_call_row(probe);
-
-		if (row)
-			add(&row->untracked, 1);
+		count_untracked(probe);
 		return NULL;
 	}
 	thread->inside |= PROBE_BIT(probe);

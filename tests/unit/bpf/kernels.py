@@ -58,6 +58,7 @@ def kernel(
     lockdown: str = "none",
     kprobe_multi: bool = False,
     preemptible: bool = False,
+    counts_missed_kprobes: bool = False,
 ) -> Kernel:
     """The newest kernel, with every function and field of the catalogue except ``without``."""
     return Kernel(
@@ -74,6 +75,7 @@ def kernel(
         uprobe=UPROBE,
         kprobe_multi=kprobe_multi,
         preemptible=preemptible,
+        counts_missed_kprobes=counts_missed_kprobes,
         simulated=Simulated("/simulator", {probe.name: 16 for probe in PROBES}) if simulated else None,
     )
 

@@ -108,14 +108,14 @@ def test_the_kinds_that_the_configuration_allows_are_tried(tracing: Tracing, wan
     assert tracing.compiled == builds
 
 
-@pytest.mark.parametrize(
-    ("multi", "preemptible", "first"),
-    [(True, True, "kprobe"), (True, False, "fentry"), (False, True, "fentry"), (False, False, "fentry")],
-)
-def test_kprobes_come_first_where_programs_can_be_preempted_and_no_return_is_lost(
-    tracing: Tracing, multi: bool, preemptible: bool, first: str
+@pytest.mark.parametrize("multi", [True, False])
+@pytest.mark.parametrize("preemptible", [True, False])
+@pytest.mark.parametrize("counts", [True, False])
+def test_kprobes_come_first_where_programs_can_be_preempted_no_return_is_lost_and_what_is_skipped_is_counted(
+    tracing: Tracing, multi: bool, preemptible: bool, counts: bool
 ) -> None:
-    kernel = kernels.kernel(kprobe_multi=multi, preemptible=preemptible)
+    first = "kprobe" if multi and preemptible and counts else "fentry"
+    kernel = kernels.kernel(kprobe_multi=multi, preemptible=preemptible, counts_missed_kprobes=counts)
     outcomes, _ = attached(kernel, kernels.config())
     assert tracing.compiled == [first]
     assert {outcome.state for outcome in outcomes.values()} == {ATTACHED}

@@ -136,6 +136,27 @@ def test_nothing_is_written_while_devices_stay_what_they_are(tracing: Tracing, t
     kernel.symbols.close()
 
 
+def test_ram_that_is_added_is_told_and_a_look_that_tells_none_takes_nothing_back(
+    tracing: Tracing, tmp_path: Path
+) -> None:
+    kernel = telling(tmp_path, iomem=IOMEM, lockdown="confidentiality")
+    config = kernels.config(only=("hmm_range_fault",))
+    attachments = attach(kernel, config, choose(kernel, config)[0])
+    rows = tracing.bpf.maps["devices_map"].rows
+
+    def told() -> tuple[int, ...]:
+        return struct.unpack_from("<QQ", next(iter(rows.values())))
+
+    assert told() == (0x1000000, 1)
+    for text, expected in ((IOMEM + "2000000000-2fffffffff : System RAM\n", 0x3000000), ("", 0x3000000)):
+        (tmp_path / "iomem").write_text(text)
+        attachments.learn_devices(kernel.page_size)
+        assert told() == (expected, 1)
+        assert attachments.knows_devices
+    attachments.close()
+    kernel.symbols.close()
+
+
 def test_a_kernel_that_tells_no_ranges_has_no_devices(tracing: Tracing) -> None:
     _, attachments = attached(kernels.kernel(), kernels.config(only=("hmm_range_fault",)))
     assert not attachments.knows_devices

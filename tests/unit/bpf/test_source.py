@@ -460,3 +460,13 @@ def test_a_kernel_without_huge_migrations_has_no_bit_for_them() -> None:
     assert older.macros["COMPOUND_OF(entry)"] == "0ULL"
     assert program().macros["COMPOUND_OF(entry)"] != "0ULL"
     assert undefined(older, "fentry") == set()
+
+
+@pytest.mark.parametrize("release", ["7.3", "6.12"])
+def test_what_an_attempt_is_depends_on_what_the_kernel_has_and_not_on_what_is_left_for_this_build(release: str) -> None:
+    """One function alone can be left for kprobes: its calls are attempts only if no other probe counts those."""
+    locked = release == "7.3"
+    made = kernels.kernel(without=set() if locked else {"hmm_range_fault_locked"})
+    plan, _ = choose(made, kernels.config())
+    alone = replace(plan, targets=tuple(target for target in plan.targets if target.probe == "hmm_range_fault"))
+    assert f"#define ATTEMPTS_IN_LOCKED {int(locked)}\n" in source.text(alone, "kprobe")

@@ -178,3 +178,18 @@ def test_capabilities_that_cannot_be_read_are_none(tmp_path: Path) -> None:
     (tmp_path / "status").write_text("Name:\tpython3\n")
     assert not capable(CAP_BPF, path=tmp_path / "status")
     assert not capable(CAP_BPF, path=tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("release", "at_least"),
+    [
+        ("6.1.0-32-amd64", False),
+        ("6.6.87.2", False),
+        ("6.7", True),
+        ("6.12.117", True),
+        ("7.3.4+deb13", True),
+        ("", False),
+    ],
+)
+def test_a_release_is_compared_by_its_numbers(release: str, at_least: bool) -> None:
+    assert features.release_at_least(6, 7, release) == at_least

@@ -202,8 +202,8 @@ hmm_exporter_label_overflow_events_total{map="process_migration"} 0.0
 hmm_exporter_label_overflow_events_total{map="process_failure"} 5.0
 hmm_exporter_label_overflow_events_total{map="stack"} 7.0
 hmm_exporter_label_overflow_events_total{map="arrival"} 3.0
-# HELP hmm_exporter_residency_misses_total Regions that a CPU fault brought back and whose arrival is not known: \
-before the start, more than an hour ago, or in a fork's parent.
+# HELP hmm_exporter_residency_misses_total CPU faults that brought back pages of a region whose arrival is not known: \
+before the start, more than an hour ago, in a fork's parent, or when there was no room for it.
 # TYPE hmm_exporter_residency_misses_total counter
 hmm_exporter_residency_misses_total 2.0
 """
