@@ -119,3 +119,8 @@ def figure(value: object) -> int:
 def by_key(value: object) -> dict[str, int]:
     """The figures of a map with keys."""
     return {key: figure(each) for key, each in value.items()} if isinstance(value, dict) else {}
+
+
+def counted(value: object) -> bool:
+    """Whether a map, of whatever kind, has counted anything."""
+    return any(by_key(value).values()) if isinstance(value, dict) else bool(figure(value))
