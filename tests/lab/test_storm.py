@@ -153,7 +153,9 @@ def test_a_kernel_that_can_be_preempted_and_has_fprobe_gets_kprobe_multi_links(c
 
 def test_each_moved_page_took_one_fault(storm: Storm) -> None:
     assert storm.calls == THREADS * (ROUNDS + 1)
-    assert storm.faults == storm.moved == storm.calls * PAGES
+    # A page is busy, and stays, if the other CPU has it in a batch for the LRU lists at this moment; seen: 1 of 41,984.
+    assert 0 <= storm.calls * PAGES - storm.moved <= THREADS
+    assert storm.faults == storm.moved
 
 
 def test_each_run_of_a_program_is_counted_as_done_or_missed(crowded: GuestExporter, storm: Storm) -> None:
