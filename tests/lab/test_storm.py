@@ -132,7 +132,9 @@ def has(machine: VirtualMachine, function: str) -> bool:
 
 def links(exporter: GuestExporter) -> set[str]:
     """The kinds of BPF links that the daemon holds. A kprobe by perf_event_open is none."""
-    lines = exporter.machine.run(f"grep -h link_type /proc/{exporter.process.pid}/fdinfo/*").stdout.splitlines()
+    # A connection's fd may be gone before it is read.
+    command = f"grep -hs link_type /proc/{exporter.process.pid}/fdinfo/*"
+    lines = exporter.machine.run(command, check=False).stdout.splitlines()
     return {line.split()[1] for line in lines}
 
 
