@@ -20,13 +20,13 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 
 from hmm_exporter.bpf.attach import Attachments
 from hmm_exporter.bpf.compiler import compile_source
-from hmm_exporter.bpf.maps import KeyValues, MapSet, shards_for
+from hmm_exporter.bpf.maps import KeyValues, MapSet, Row, shards_for
 from hmm_exporter.bpf.plan import ATTACHED, Outcome, choose
 from hmm_exporter.bpf.source import stride, text
 from hmm_exporter.bpf.syscall import map_update
 from hmm_exporter.catalog import tables, values
 from hmm_exporter.catalog.probes import PROBES
-from hmm_exporter.catalog.tables import Table
+from hmm_exporter.catalog.tables import Kind, Table
 from hmm_exporter.catalog.values import Class, DeviceFunction, Failure, Intent, RangeFunction, Trigger
 from hmm_exporter.config import Config, Limits
 from hmm_exporter.daemon import State, trim_memory
@@ -36,7 +36,6 @@ from hmm_exporter.kernel.symbols import Symbols
 from hmm_exporter.metrics.scrape import Scrape
 from hmm_exporter.web.server import Server
 from tests.process import SIMULATOR
-from tests.unit.bpf.in_memory import pack_key
 
 GPUS = 8
 #: Addresses of g_uvm_global and uvm_hmm_notifier_ops in nvidia_uvm. Made up: they are in no kernel.
@@ -112,8 +111,17 @@ def words(table: Table, columns: tuple[str, ...]) -> Iterator[int]:
 def fill(maps: MapSet, shards: int, processes: int) -> None:
     """All shards of each row have counted: on a busy node, every CPU has."""
     for table, key, columns in rows(processes):
-        shard = struct.pack(f"<{table.words}Q", *words(table, columns)).ljust(8 * stride(table, shards), b"\0")
-        map_update(maps.fds[f"{table.name}_map"], pack_key(table, key), shard * (shards if table.sharded else 1))
+        counted = tuple(words(table, columns))
+        shard = counted + (0,) * (stride(table, shards) - len(counted))
+        row = shard * (shards if table.sharded else 1)
+        if table.kind is Kind.HASH:
+            if maps.put_back(table, Row(key, row)):
+                raise AssertionError(f"{table.name} has no room for {key!r}")
+        else:
+            index = 0
+            for digit, field in zip(key, table.keys):
+                index = index * field.values + int(digit)
+            map_update(maps.fds[f"{table.name}_map"], struct.pack("<I", index), struct.pack(f"<{len(row)}Q", *row))
 
 
 def scrape_of(folder: Path, processes: int, shards: int) -> Scrape:
