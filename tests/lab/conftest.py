@@ -30,6 +30,11 @@ loader: {{timeout: 300s}}
 log: {{level: debug}}
 """
 
+# The kernel runs no kprobe's program on a CPU where a task is in bpf(2) on a map, and on 7.3 the daemon is preempted
+# there, now and then in its sweep every 15 seconds (kernel/trace/bpf_trace.c, trace_call_bpf; kernel/bpf/syscall.c,
+# bpf_disable_instrumentation). Such a loss is counted, and then there is nothing to compare.
+ATTEMPTS = 3
+
 
 def pytest_configure() -> None:
     try:

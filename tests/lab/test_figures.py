@@ -13,15 +13,11 @@ import pytest
 
 from tests.exposition import Labels, Samples, buckets, cumulative, labels
 from tests.lab import guest, prediction, prediction_moves
-from tests.lab.conftest import GuestExporter
+from tests.lab.conftest import ATTEMPTS, GuestExporter
 from tests.lab.prediction import Prediction
 from tests.lab.vm import VirtualMachine
 
 PREDICTIONS = prediction.read()
-# The kernel runs no kprobe's program on a CPU where a task is in bpf(2) on a map, and on 7.3 the daemon is preempted
-# there, now and then in its sweep every 15 seconds (kernel/trace/bpf_trace.c, trace_call_bpf; kernel/bpf/syscall.c,
-# bpf_disable_instrumentation). Such a loss is counted, and then there is nothing to compare.
-ATTEMPTS = 3
 BYTES_BOUNDS = [2**exponent for exponent in range(12, 37)]
 # Which owner or intent it is is tested where it matters; a prediction does not tell them.
 UNPREDICTED = frozenset({"pgmap_owner", "intent"})

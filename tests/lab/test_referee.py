@@ -17,7 +17,7 @@ import pytest
 
 from tests.exposition import Samples
 from tests.lab import guest, hmm_snoop, prediction
-from tests.lab.conftest import GuestExporter
+from tests.lab.conftest import ATTEMPTS, GuestExporter
 from tests.lab.hmm_snoop import UNPREEMPTED, HmmSnoop, by_key, counted, figure
 from tests.lab.prediction import CLASSES, PAGE
 from tests.lab.referee import ROWS
@@ -43,8 +43,6 @@ REPORT = (
     " --config.file /tmp/hmm-exporter.yaml -- sh -c 'echo attached; exec sleep infinity'"
 )
 HUGE = 512
-# What one of them missed cannot be compared.
-ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
