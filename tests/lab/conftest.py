@@ -10,13 +10,15 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from tests.exposition import Samples
+from tests.lab import guest
 from tests.lab.command import GuestProcess
 from tests.lab.image import cached_image, ensure_image
 from tests.lab.recipe import RecipeError, chosen
@@ -34,6 +36,8 @@ log: {{level: debug}}
 # there, now and then in its sweep every 15 seconds (kernel/trace/bpf_trace.c, trace_call_bpf; kernel/bpf/syscall.c,
 # bpf_disable_instrumentation). Such a loss is counted, and then there is nothing to compare.
 ATTEMPTS = 3
+
+Done = TypeVar("Done")
 
 
 def pytest_configure() -> None:
@@ -96,6 +100,22 @@ class GuestExporter:
 
     def scrape(self) -> Samples:
         return Samples.parse(self.get("/metrics"))
+
+    def measured(self, name: str, work: Callable[[], Done]) -> tuple[Done, Samples, Samples]:
+        """What the work gave, the figures after it, and since before it; with a fresh driver, and of a run of which
+        nothing was missed, if there is one.
+        """
+        for _ in range(ATTEMPTS):
+            guest.reload_test_hmm(self.machine)
+            before = self.scrape()
+            done = work()
+            after = self.scrape()
+            since = after.since(before)
+            missed = since.nonzero("hmm_exporter_probe_missed_total")
+            if not missed:
+                break
+            print(f"{self.attach}, {name}: measured again, for the exporter says what it missed: {missed}")
+        return done, after, since
 
 
 @contextlib.contextmanager

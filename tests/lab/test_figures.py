@@ -13,7 +13,7 @@ import pytest
 
 from tests.exposition import Labels, Samples, buckets, cumulative, labels
 from tests.lab import guest, prediction, prediction_moves
-from tests.lab.conftest import ATTEMPTS, GuestExporter
+from tests.lab.conftest import GuestExporter
 from tests.lab.prediction import Prediction
 from tests.lab.vm import VirtualMachine
 
@@ -67,16 +67,7 @@ def test_no_test_of_the_kernel_is_left_out(machine: VirtualMachine) -> None:
 @pytest.mark.parametrize("of", PREDICTIONS, ids=lambda of: f"{of.huge_pages}-{of.test.rpartition('.')[2]}")
 def test_figures_are_the_predicted_ones(exporter: GuestExporter, machine: VirtualMachine, of: Prediction) -> None:
     guest.transparent_hugepages(machine, "always" if of.huge_pages == "always" else "never")
-    for _ in range(ATTEMPTS):
-        guest.reload_test_hmm(machine)
-        before = exporter.scrape()
-        outcome = guest.hmm_test(machine, of.test)
-        after = exporter.scrape()
-        since = after.since(before)
-        missed = since.nonzero("hmm_exporter_probe_missed_total")
-        if not missed:
-            break
-        print(f"{exporter.attach}, {of.test}: measured again, for the exporter says what it missed: {missed}")
+    outcome, after, since = exporter.measured(of.test, lambda: guest.hmm_test(machine, of.test))
 
     assert outcome.ended == of.outcome, outcome.output
     if of.test in prediction.RACES:

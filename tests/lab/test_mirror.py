@@ -9,7 +9,7 @@ import pytest
 
 from tests.exposition import Samples
 from tests.lab import guest, prediction
-from tests.lab.conftest import ATTEMPTS, GuestExporter
+from tests.lab.conftest import GuestExporter
 from tests.lab.prediction import PAGE
 
 # One page, parts of huge pages and whole ones, one and several calls of migrate_vma_setup.
@@ -22,17 +22,10 @@ class Deeds:
 
     def __init__(self, exporter: GuestExporter, huge_pages: guest.HugePages, deeds: str) -> None:
         guest.transparent_hugepages(exporter.machine, huge_pages)
-        for _ in range(ATTEMPTS):
-            guest.reload_test_hmm(exporter.machine)
-            before = exporter.scrape()
-            said = exporter.machine.run(f"/run/mirror {deeds}").stdout
-            after = exporter.scrape()
-            self.answers = [(deed, int(count)) for deed, count in (line.split() for line in said.splitlines())]
-            self.since = after.since(before)
-            missed = self.since.nonzero("hmm_exporter_probe_missed_total")
-            if not missed:
-                break
-            print(f"{exporter.attach}, {deeds}: measured again, for the exporter says what it missed: {missed}")
+        said, after, self.since = exporter.measured(
+            deeds, lambda: exporter.machine.run(f"/run/mirror {deeds}").stdout.splitlines()
+        )
+        self.answers = [(deed, int(count)) for deed, count in map(str.split, said)]
         assert after.get("hmm_exporter_books_balanced") == 1
         assert sum(self.pages(name) for name in ("moved", "zero_filled", "unmoved")) == self.pages("requested")
 
