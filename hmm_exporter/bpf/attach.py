@@ -60,10 +60,13 @@ class Attachments:
         self.resources_problem = ""
         """Why it is not asked, or was given up; empty if all is well."""
         self.devices = Devices()
-        self.knows_devices = False
-        """Whether page frames of devices can be told from RAM's."""
-        self._told: tuple[int, tuple[tuple[int, int, int], ...]] | None = None
+        self._ram_end = 0
         self._links: list[int] = []
+
+    @property
+    def knows_devices(self) -> bool:
+        """Whether page frames of devices can be told from RAM's."""
+        return self._ram_end > 0
 
     @property
     def devices_problem(self) -> str:
@@ -84,11 +87,9 @@ class Attachments:
         found = regions(self.resources.read(), page_size)
         if not found.ram_end:  # what was told before is better than nothing
             return
-        self.devices.update(found.devices)
-        told = found.ram_end, tuple(self.devices.table()[:DEVICE_REGIONS])
-        if told != self._told:  # RAM can be added while the machine runs, too
-            self.maps.write_devices(*told)
-            self._told, self.knows_devices = told, True
+        if self.devices.update(found.devices) or found.ram_end != self._ram_end:  # RAM can be added, too
+            self.maps.write_devices(found.ram_end, self.devices.table()[:DEVICE_REGIONS])
+            self._ram_end = found.ram_end
 
     def close(self) -> None:
         """Detach, newest first: entries before the returns that they pair with."""
