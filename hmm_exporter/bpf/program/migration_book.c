@@ -17,6 +17,14 @@ INLINE struct process_migration *process_migration_of(void *ctx, u64 *comm, u64 
 	return row;
 }
 
+/* Pages that were about to be unmapped. What was not seen to be is known by what is left of it. */
+INLINE u64 pages_to_unmap(struct thread *thread)
+{
+	u64 selected = thread->migration.selected;
+
+	return thread->migration.to_unmap > selected ? thread->migration.to_unmap : selected;
+}
+
 /*
  * What did not move, and why. Where migrate_vma_pages never ran, nothing that was selected had a
  * destination; where its return was not seen, nobody knows.
@@ -24,7 +32,7 @@ INLINE struct process_migration *process_migration_of(void *ctx, u64 *comm, u64 
 INLINE void book_unmoved(struct thread *thread, struct migration *row, u64 arrived)
 {
 	u64 requested = thread->migration.bytes / PAGE_SIZE, selected = thread->migration.selected;
-	u64 to_unmap = thread->migration.to_unmap > selected ? thread->migration.to_unmap : selected;
+	u64 to_unmap = pages_to_unmap(thread);
 	u64 unread = 0, refused = 0;
 
 	if (thread->migration.committed) {
@@ -145,7 +153,7 @@ INLINE void book_empty(void *ctx, struct thread *thread)
 INLINE int is_of_one_call(struct thread *thread)
 {
 	u64 requested = thread->migration.bytes / PAGE_SIZE, selected = thread->migration.selected;
-	u64 to_unmap = thread->migration.to_unmap > selected ? thread->migration.to_unmap : selected;
+	u64 to_unmap = pages_to_unmap(thread);
 	u64 committed = thread->migration.committed;
 	struct walk *walk = &thread->walk;
 
