@@ -7,6 +7,9 @@ PYTHON = /usr/bin/python3
 SHELL_SCRIPTS = $(wildcard .ci/run scripts/*.sh tests/*/*.sh deploy/*/*.sh)
 PROMTOOL = $(or $(shell command -v promtool 2>/dev/null),.venv/bin/promtool)
 
+# Tools of other releases of Debian, extracted: tests/fleet/tools.py finds them there.
+DEBIAN = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hmm-exporter/debian
+
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 help:
@@ -23,6 +26,9 @@ test: setup $(PROMTOOL) ## the tests that need no other kernel than this machine
 
 test-bcc: setup bcc-packages ## the versions of bcc, as Debian's releases have them
 	@.venv/bin/pytest tests/bcc
+
+test-fleet: setup fleet-packages .venv/fleet ## units, image, manifests, rules and dashboards, each judged by its own tool
+	@.venv/bin/pytest tests/fleet
 
 test-lab: setup lab-packages ## the tests on a real HMM driver, in an emulated machine: KERNEL=6.1, 6.12 or 7.3 (default)
 	@.venv/bin/pytest tests/lab
@@ -61,6 +67,10 @@ lab-packages:
 bcc-packages:
 	@scripts/debian.sh install mmdebstrap debian-archive-keyring
 
+fleet-packages:
+	@scripts/debian.sh extract sid $(DEBIAN)/sid prometheus promtool kustomize
+	@scripts/debian.sh extract bookworm $(DEBIAN)/bookworm prometheus
+
 lint-packages:
 	@scripts/debian.sh install shellcheck
 
@@ -78,10 +88,15 @@ lint-packages:
 	@.venv/bin/pip install --quiet --editable '.[lint]'
 	@touch $@
 
+.venv/fleet: pyproject.toml | .venv/package
+	@echo "installing into .venv: what make test-fleet needs"
+	@.venv/bin/pip install --quiet --editable '.[fleet]'
+	@touch $@
+
 # Unpacked, because to install Debian 12's package of it would start a Prometheus.
 .venv/bin/promtool: | .venv/bin/pip
 	@scripts/debian.sh unpack usr/bin/promtool $@ promtool prometheus
 
-.PHONY: help demo run test test-bcc test-lab test-matrix bench lint format clean setup packages bcc-packages lab-packages lint-packages
+.PHONY: help demo run test test-bcc test-lab test-matrix test-fleet bench lint format clean setup packages bcc-packages fleet-packages lab-packages lint-packages
 # apt-get and pip take one caller at a time.
 .NOTPARALLEL:

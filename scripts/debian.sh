@@ -69,6 +69,37 @@ unpack() {
 	mv "$file" "$to"
 }
 
+extract() {
+	suite=$1
+	to=$2
+	shift 2
+	is_debian "$@" || return 0
+	missing=
+	for package; do
+		[ -e "$to/.$package" ] || missing="$missing $package"
+	done
+	[ "$missing" ] || return 0
+	echo "taking out of Debian's $suite:$missing"
+	mkdir -p "$work/etc/apt" "$work/var/lib/dpkg" "$work/var/lib/apt/lists/partial" "$work/var/cache/apt/archives/partial" "$to"
+	: >"$work/var/lib/dpkg/status"
+	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $suite main" >"$work/etc/apt/sources.list"
+	# An apt of its own, that knows nothing of this machine but how to reach the network.
+	own="-o Dir::State=$work/var/lib/apt -o Dir::State::status=$work/var/lib/dpkg/status -o Dir::Cache=$work/var/cache/apt \
+		-o Dir::Etc::SourceList=$work/etc/apt/sources.list -o Dir::Etc::SourceParts=/dev/null -o Dir::Etc::Preferences=/dev/null \
+		-o Dir::Etc::PreferencesParts=/dev/null -o APT::Sandbox::User=root -o Acquire::Languages=none"
+	cd "$work"
+	# shellcheck disable=SC2086 # lists of words
+	quietly apt-get $own update
+	# shellcheck disable=SC2086
+	quietly apt-get $own download $missing
+	for file in ./*.deb; do
+		quietly dpkg-deb --extract "$file" "$to"
+	done
+	for package in $missing; do
+		: >"$to/.$package"
+	done
+}
+
 . /etc/os-release
 command=$1
 shift
