@@ -33,6 +33,12 @@ class Container:
     def cgroupfs(self, quality: str = "burstable") -> str:
         return "/".join(filter(None, ("kubepods", quality, f"pod{self.uid}", self.id)))
 
+    @property
+    def link(self) -> tuple[str, str]:
+        """The link to its log, as kubelet makes it: its name, which may be cut, and where it leads."""
+        name = f"{self.pod}_{self.namespace}_{self.name}-{self.id}"[:251] + ".log"
+        return name, f"/var/log/pods/{self.namespace}_{self.pod}_{self.uid}/{self.name}/0.log"
+
 
 class HostFiles:
     """The two folders that the options under `host` name."""
@@ -53,10 +59,8 @@ class HostFiles:
         return (self.cgroup / path).stat().st_ino
 
     def link(self, container: Container) -> None:
-        """As kubelet does when the container has started."""
-        its = f"{container.namespace}_{container.pod}_{container.uid}/{container.name}/0.log"
-        name = f"{container.pod}_{container.namespace}_{container.name}-{container.id}"[:251] + ".log"
-        (self.container_logs / name).symlink_to(f"/var/log/pods/{its}")
+        name, target = container.link
+        (self.container_logs / name).symlink_to(target)
 
 
 LLAMA = Container("inference", "llama-7d9c5b7f4-x2x9p", "server", "0f5a1c52-8f0e-4d0c-9c55-3a0a1f7f2b11", "a1" * 32)
