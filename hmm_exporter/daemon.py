@@ -20,6 +20,7 @@ from typing import NoReturn
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
 from hmm_exporter import __version__, log
+from hmm_exporter.bpf import lockdown
 from hmm_exporter.bpf.attach import Attachments, attach
 from hmm_exporter.bpf.plan import ATTACHED, DENIED, ERROR, Outcome, choose, reads_cgroups
 from hmm_exporter.catalog.probes import GROUPS, PROBES
@@ -121,7 +122,7 @@ def check(config: Config, strict: bool) -> int:
 
 
 def watched_kernel(config: Config) -> Kernel:
-    return simulated_kernel(Path(config.simulator)) if config.simulator else running_kernel()
+    return simulated_kernel(Path(config.simulator)) if config.simulator else lockdown.seen(running_kernel())
 
 
 def attach_probes(kernel: Kernel, config: Config, pids: bool = False) -> tuple[Attachments, list[Outcome]]:
