@@ -21,17 +21,20 @@ from tests.process import SIMULATOR, Exporter
 RELEASES = {"sid": "Prometheus 3", "bookworm": "Prometheus 2.42"}
 """Debian's releases whose Prometheus scrapes the fleet."""
 CONFIGURATION = {"probes": {"groups": {"per_page": True}}, "histograms": {"migration_phases": True}}
-#: On the first node everything happens at once; on the second some things, and not the rest.
-NODES: Mapping[str, Sequence[str]] = {
-    "gpu-1": (),
-    "gpu-2": ("steady", "warm-up", "thrash", "huge", "rdma"),
-}
+#: On the first node whatever is asked for happens, on the second always the same, and not everything.
+FIRST, SECOND = "gpu-1", "gpu-2"
+ON_SECOND = ("steady", "warm-up", "huge", "rdma")
+NODES = (FIRST, SECOND)
 EVENTS_PER_SECOND = 400
 
-# The simulator's processes have no cgroups: what kubernetes.enabled would say of them is written here. python3 and
-# llama-server belong to no pod, so they stay without.
-PODS = {"train.py": ("research", "train-0", "trainer"), "ollama": ("chat", "ollama-7d9f", "ollama")}
-PODS |= {"VLLM::EngineCor": ("chat", "vllm-0", "engine")}
+# The simulator's processes have no cgroups: what kubernetes.enabled would say of them is written here. llama-server is
+# in no pod.
+PODS = {
+    "train.py": ("research", "train-0", "trainer"),
+    "python3": ("research", "notebook-0", "notebook"),
+    "ollama": ("chat", "ollama-7d9f", "ollama"),
+    "VLLM::EngineCor": ("chat", "vllm-0", "engine"),
+}
 _POD_LABELS = ("namespace", "pod", "container")
 
 
@@ -44,8 +47,14 @@ class Fleet:
 
 
 @contextlib.contextmanager
-def simulated_fleet(folder: Path, seconds: int, releases: Sequence[str] = tuple(RELEASES)) -> Iterator[Fleet]:
-    """Plays for a while, then stands still. Counting begins at 0, with a scrape before the first event."""
+def simulated_fleet(
+    folder: Path, seconds: int, on_first: Sequence[str] | None = None, releases: Sequence[str] = tuple(RELEASES)
+) -> Iterator[Fleet]:
+    """Plays for a while, then stands still. Counting begins at 0, with a scrape before the first event.
+
+    *on_first* are scenarios: all at once by default; with none the simulator's day of ten minutes.
+    """
+    scenes = {FIRST: scenarios() if on_first is None else on_first, SECOND: ON_SECOND}
     with contextlib.ExitStack() as stack:
         programs = {node: _copy_of_simulator(folder / node) for node in NODES}
         urls = {
@@ -59,7 +68,7 @@ def simulated_fleet(folder: Path, seconds: int, releases: Sequence[str] = tuple(
         for server in servers.values():
             server.wait_until_scraped()
         started = time.time()
-        _play(programs, seconds)
+        _play(programs, scenes, seconds)
         for server in servers.values():
             server.wait_until_scraped(len(server.query("up[1h]")[0].points) + 2)
         yield Fleet(servers, started, time.time())
@@ -76,10 +85,10 @@ def _copy_of_simulator(folder: Path) -> Path:
     return folder / SIMULATOR.name
 
 
-def _play(programs: Mapping[str, Path], seconds: int) -> None:
+def _play(programs: Mapping[str, Path], scenes: Mapping[str, Sequence[str]], seconds: int) -> None:
     running = []
-    for node, names in NODES.items():
-        chosen = [word for name in names or scenarios() for word in ("--scenario", name)]
+    for node, names in scenes.items():
+        chosen = [word for name in names for word in ("--scenario", name)]
         command = [str(programs[node]), "run", "--seconds", str(seconds), "--rate", str(EVENTS_PER_SECOND), *chosen]
         running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
     assert [process.wait() for process in running] == [0] * len(running)

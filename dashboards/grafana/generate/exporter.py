@@ -16,11 +16,11 @@ BOARD = Board(
     variables=("cluster", "node"),
     summary=(
         single(
-            "Exporters",
-            "Targets of the job hmm-exporter that Prometheus reaches, and those that it does not.",
+            "Exporters down",
+            "Targets of the job hmm-exporter that Prometheus does not reach: nodes of which nothing is known.",
             "short",
-            Query(total(f"up{{{EXPORTER}}}"), "up"),
-            Query(f"count(up{{{EXPORTER}}} == 0) or vector(0)", "down"),
+            Query(f"count(up{{{EXPORTER}}} == 0) or vector(0)"),
+            bad=1,
         ),
         single(
             "Probes detached",

@@ -16,13 +16,14 @@ from dashboards.grafana.generate.promql import (
     ebusy_ratio,
     increase,
     oversubscription,
+    process_thrash_ratio,
     quantile,
     rates,
     ratio,
-    thrash_ratio,
     top,
     total,
     unmoved_share,
+    worst,
 )
 
 TO_NODE = Link("node detail", "hmm-node", {"node": "${__field.labels.node}"}, ("cluster", "pgmap_owner"))
@@ -45,13 +46,13 @@ BOARD = Board(
     variables=("cluster", "node", "pgmap_owner"),
     summary=(
         single(
-            "Thrash ratio",
+            "Thrash ratio of the worst process",
             "Bytes that CPU faults brought back within thrash_window (10 s) of their arrival on a device, over bytes"
-            " that migrations copied to devices (migrate_vma_pages). Near 0 is good; 0.2 means that a fifth of what is"
-            " sent is sent in vain. It can exceed 1: pages made on the device (zero-filled) are not in the"
-            " denominator.",
+            " that migrations copied to devices (migrate_vma_pages), of the process where that is most. Near 0 is"
+            " good; 0.2 means that a fifth of what is sent is sent in vain. It can exceed 1: pages made on the device"
+            " (zero-filled) are not in the denominator.",
             "percentunit",
-            Query(thrash_ratio(OWNER)),
+            Query(worst(process_thrash_ratio(NODE, PER_PROCESS))),
             bad=0.2,
         ),
         single(
@@ -63,7 +64,7 @@ BOARD = Board(
             bad=1,
         ),
         single(
-            "EBUSY ratio of hmm_range_fault",
+            "EBUSY ratio",
             "Walks of hmm_range_fault that ended in EBUSY because the range was invalidated meanwhile, over all walks."
             " What Linux 7.3 calls a dropped lock is progress and left out. A few percent are usual; a driver that"
             " loses every other race does its work twice.",
@@ -87,11 +88,11 @@ BOARD = Board(
             Query(rates("hmm_range_fault_failures_total", f'{NODE}, errno!="EBUSY"'), "range faults"),
         ),
         single(
-            "Exporters",
-            "Targets of the job hmm-exporter that Prometheus reaches, and those that it does not.",
+            "Exporters down",
+            "Targets of the job hmm-exporter that Prometheus does not reach: nodes of which nothing is known.",
             "short",
-            Query(total(f"up{{{EXPORTER}}}"), "up"),
-            Query(f"count(up{{{EXPORTER}}} == 0) or vector(0)", "down"),
+            Query(f"count(up{{{EXPORTER}}} == 0) or vector(0)"),
+            bad=1,
         ),
     ),
     rows=(
@@ -104,7 +105,11 @@ BOARD = Board(
                     " probes that this kernel has and that are not attached, missed are events that a probe did not"
                     " see: of such a node the other figures may be too low.",
                     ("cluster", "node"),
-                    Query(thrash_ratio(OWNER, PER_NODE, SHOWN), "thrash ratio", "percentunit"),
+                    Query(
+                        worst(process_thrash_ratio(NODE, PER_PROCESS, SHOWN), PER_NODE),
+                        "worst thrash ratio",
+                        "percentunit",
+                    ),
                     Query(rates("hmm_process_fault_stall_seconds_total", NODE, PER_NODE, SHOWN), "threads waiting"),
                     Query(ebusy_ratio(NODE, PER_NODE, SHOWN), "EBUSY ratio", "percentunit"),
                     Query(rates("hmm_migration_moved_bytes_total", _TO_DEVICE, PER_NODE, SHOWN), "to device", "binBps"),
@@ -112,7 +117,7 @@ BOARD = Board(
                     Query(total(f"hmm_exporter_probe_attached{{{NODE}}} == bool 0", PER_NODE), "detached"),
                     Query(total(increase("hmm_exporter_probe_missed_total", NODE, SHOWN), PER_NODE), "missed"),
                     links={"node": ROW_TO_NODE, "detached": ROW_TO_EXPORTER, "missed": ROW_TO_EXPORTER},
-                    width=12,
+                    height=6,
                 ),
                 rows_of(
                     "Processes that thrash most",
@@ -122,20 +127,28 @@ BOARD = Board(
                     ("cluster", "node", "namespace", "pod", "slurm_job", "comm"),
                     Query(_WORST, "thrashed", "binBps"),
                     Query(
+                        f"{process_thrash_ratio(NODE, PER_PROCESS, SHOWN)} and on ({PER_PROCESS}) {_WORST}",
+                        "ratio",
+                        "percentunit",
+                    ),
+                    Query(
                         f"{rates('hmm_process_fault_stall_seconds_total', NODE, PER_PROCESS, SHOWN)}"
                         f" and on ({PER_PROCESS}) {_WORST}",
                         "waiting",
                     ),
                     links={"node": ROW_TO_NODE, "pod": ROW_TO_POD, "comm": ROW_TO_COMM},
-                    width=12,
+                    height=6,
                 ),
                 time_series(
-                    "Thrash ratio by node",
-                    "Bytes brought back by CPU faults within thrash_window over bytes copied to devices. A node far"
-                    " above the others has a job whose CPU and GPU work on the same memory, or less device memory than"
-                    " its jobs want.",
+                    "Thrash ratio by process",
+                    "Bytes brought back by CPU faults within thrash_window over bytes copied to devices, of the ten"
+                    " processes with most. Lasting values of a few tenths: CPU and GPU work on the same memory in"
+                    " turns, or there is less device memory than the jobs want.",
                     "percentunit",
-                    Query(thrash_ratio(OWNER, PER_NODE), "{{cluster}} {{node}}"),
+                    Query(
+                        top(10, process_thrash_ratio(NODE, PER_PROCESS)),
+                        "{{comm}} {{namespace}} {{pod}} {{slurm_job}} {{node}}",
+                    ),
                     link=TO_NODE,
                 ),
                 time_series(
@@ -169,7 +182,11 @@ BOARD = Board(
                     " the time that is shown. It says which path of a driver races.",
                     "short",
                     Query(
-                        top(10, total(increase("hmm_range_fault_ebusy_callers_total", NODE, SHOWN), "driver, caller")),
+                        top(
+                            10,
+                            total(increase("hmm_range_fault_ebusy_callers_total", NODE, SHOWN), "driver, caller")
+                            + " > 0",
+                        ),
                         "{{caller}} [{{driver}}]",
                     ),
                 ),

@@ -14,6 +14,7 @@ from dashboards.grafana.generate.promql import (
     ebusy_ratio,
     increase,
     oversubscription,
+    process_thrash_ratio,
     quantile,
     rates,
     ratio,
@@ -22,6 +23,7 @@ from dashboards.grafana.generate.promql import (
     top,
     total,
     unmoved_share,
+    worst,
 )
 
 TO_PROCESS = Link(
@@ -33,11 +35,11 @@ _TO_HOST = f'{OWNER}, direction="device_to_host"'
 
 _SUMMARY = (
     single(
-        "Thrash ratio",
+        "Thrash ratio of the worst process",
         "Bytes that CPU faults brought back within thrash_window (10 s) of their arrival on a device, over bytes that"
-        " migrations copied to devices. Near 0 is good.",
+        " migrations copied to devices, of the process where that is most. Near 0 is good.",
         "percentunit",
-        Query(thrash_ratio(OWNER)),
+        Query(worst(process_thrash_ratio(NODE, PER_PROCESS))),
         bad=0.2,
     ),
     single(
@@ -56,7 +58,7 @@ _SUMMARY = (
         Query(quantile(0.99, "hmm_migration_duration_seconds", f'{OWNER}, class="fault_back"')),
     ),
     single(
-        "EBUSY ratio of hmm_range_fault",
+        "EBUSY ratio",
         "Walks that ended in EBUSY because the range was invalidated meanwhile, over all walks. A few percent are"
         " usual.",
         "percentunit",
@@ -88,12 +90,12 @@ _THRASH = (
         buckets("hmm_device_residency_seconds", NODE),
     ),
     time_series(
-        "Sent to a device, and back too soon",
-        "Bytes copied to each device, and bytes that CPU faults brought back from it within thrash_window. The closer"
-        " the two, the more is sent in vain. nvidia-uvm-hmm-0 is a range of pages, not a GPU.",
-        "binBps",
-        Query(rates("hmm_migration_moved_bytes_total", _TO_DEVICE, "device"), "{{device}} sent"),
-        Query(rates("hmm_migration_returned_bytes_total", OWNER, "device"), "{{device}} thrashed"),
+        "Thrash ratio by device",
+        "Of the bytes copied to each device, how many CPU faults brought back within thrash_window. A job that reads"
+        " much in hides one that thrashes a little: see the processes, too. nvidia-uvm-hmm-0 is a range of pages, not"
+        " a GPU.",
+        "percentunit",
+        Query(thrash_ratio(OWNER, "device"), "{{device}}"),
     ),
     time_series(
         "Thrashed bytes by process",
@@ -293,7 +295,7 @@ _MIRROR = (
         "Who called hmm_range_fault when it returned EBUSY, from the kernel stack: calls over the time that is shown.",
         "short",
         Query(
-            top(10, total(increase("hmm_range_fault_ebusy_callers_total", NODE, SHOWN), "driver, caller")),
+            top(10, total(increase("hmm_range_fault_ebusy_callers_total", NODE, SHOWN), "driver, caller") + " > 0"),
             "{{caller}} [{{driver}}]",
         ),
     ),
@@ -306,7 +308,7 @@ _MIRROR = (
     ),
     heat(
         "Range fault latency",
-        "The same as a heatmap, all drivers.",
+        "The same as a heatmap, all drivers: a band far above the rest are calls that took faults or migrations along.",
         "s",
         buckets("hmm_range_fault_duration_seconds", NODE),
     ),

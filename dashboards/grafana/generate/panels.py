@@ -75,6 +75,8 @@ def time_series(
             .placement(common_models.LegendPlacement.BOTTOM)
             .show_legend(True)
             .calcs(["mean", "max"])
+            .sort_by("Mean")
+            .sort_desc(True)
         )
         .tooltip(
             common.VizTooltipOptions()
@@ -169,8 +171,7 @@ def rows_of(
     height: int = HEIGHT,
 ) -> Panel:
     """A table: a row for each label set, a column for each label and each query. Queries without a legend have none."""
-    single = len(queries) == 1
-    columns = {"Value" if single else f"Value #{ref}": query for query, ref in zip(queries, REF_IDS)}
+    columns = {"Value" if len(queries) == 1 else f"Value #{ref}": query for query, ref in zip(queries, REF_IDS)}
     hidden = ["Time", *(column for column, query in columns.items() if not query.legend)]
     panel = (
         _panel(table.Panel(), title, description, queries[0].unit or "short", width, height)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dashboards.grafana.generate.board import Board, Row
 from dashboards.grafana.generate.panels import Link, Panel, Query, rows_of, single, time_series
-from dashboards.grafana.generate.promql import PER_PROCESS, PROCESS, SHOWN, rates, ratio, top
+from dashboards.grafana.generate.promql import PER_PROCESS, PROCESS, SHOWN, process_thrash_ratio, rates, ratio, top
 
 #: Where a metric of the process tier has the label pgmap_owner.
 _OWNED = f'{PROCESS}, pgmap_owner=~"$pgmap_owner"'
@@ -17,13 +17,6 @@ _LABELS = ("node", "namespace", "pod", "slurm_job", "comm")
 TO_NODE = Link("node detail", "hmm-node", {"node": "${__value.text}"}, ("cluster",))
 TO_COMM = Link("only this", "hmm-process", {"comm": "${__value.text}"}, ("cluster", "node", "namespace", "pod"))
 TO_POD = Link("only this", "hmm-process", {"pod": "${__value.text}"}, ("cluster", "node", "namespace", "comm"))
-
-
-def _thrash(by: str = "", window: str = "$__rate_interval") -> str:
-    return ratio(
-        rates("hmm_process_returned_bytes_total", PROCESS, by, window),
-        rates("hmm_process_moved_bytes_total", _TO_DEVICE, by, window),
-    )
 
 
 def _worst(metric: str, title: str, description: str, unit: str, selected: str = PROCESS) -> Panel:
@@ -42,7 +35,7 @@ BOARD = Board(
             "Bytes that CPU faults brought back within thrash_window (10 s) of their arrival on a device, over bytes"
             " copied to devices, of the processes that are chosen. Near 0 is good.",
             "percentunit",
-            Query(_thrash()),
+            Query(process_thrash_ratio(PROCESS)),
             bad=0.2,
         ),
         single(
@@ -106,7 +99,7 @@ BOARD = Board(
                     ),
                     Query(rates("hmm_process_moved_bytes_total", _TO_HOST, PER_PROCESS, SHOWN), "to host", "binBps"),
                     Query(rates("hmm_process_returned_bytes_total", PROCESS, PER_PROCESS, SHOWN), "thrashed", "binBps"),
-                    Query(_thrash(PER_PROCESS, SHOWN), "thrash ratio", "percentunit"),
+                    Query(process_thrash_ratio(PROCESS, PER_PROCESS, SHOWN), "thrash ratio", "percentunit"),
                     Query(rates("hmm_process_fault_stall_seconds_total", PROCESS, PER_PROCESS, SHOWN), "waiting"),
                     links={"node": TO_NODE, "pod": TO_POD, "comm": TO_COMM},
                     height=9,
@@ -139,7 +132,7 @@ BOARD = Board(
                     "Thrash ratio by process",
                     "Thrashed bytes over bytes copied to devices. Near 0 is good.",
                     "percentunit",
-                    Query(_thrash(PER_PROCESS), _WHO),
+                    Query(process_thrash_ratio(PROCESS, PER_PROCESS), _WHO),
                 ),
             ),
         ),

@@ -69,6 +69,18 @@ def thrash_ratio(selected: str, by: str = "", window: str = POINT) -> str:
     )
 
 
+def process_thrash_ratio(selected: str, by: str = "", window: str = POINT) -> str:
+    """The same, where it can be seen: one job's few megabytes vanish among the gigabytes that others read in."""
+    return ratio(
+        rates("hmm_process_returned_bytes_total", selected, by, window),
+        rates("hmm_process_moved_bytes_total", f'{selected}, direction="host_to_device"', by, window),
+    )
+
+
+def worst(vector: str, by: str = "") -> str:
+    return f"max by ({by}) ({vector})" if by else f"max({vector})"
+
+
 def ebusy_ratio(selected: str, by: str = "", window: str = POINT) -> str:
     """One meaning on every kernel: a lock that was dropped (7.3 and newer) is progress, not a lost race."""
     return ratio(
