@@ -14,7 +14,7 @@ from dataclasses import dataclass
 PALETTE = ("#73bf69", "#f2cc0c", "#5794f2", "#ff9830", "#f2495c", "#b877d9", "#8ab8ff", "#fade2a", "#c0d8ff", "#96d98d")
 COLOURS = {"green": "#73bf69", "orange": "#ff9830", "red": "#f2495c", "blue": "#5794f2"}
 GRID, TEXT, FAINT, LINK = "#2c3035", "#ccccdc", "#8e8e99", "#6e9fff"
-LEFT, BOTTOM, TOP, RIGHT = 62, 20, 8, 10
+LEFT, BOTTOM, TOP, RIGHT = 68, 20, 8, 10
 LEGEND_LINE = 17
 LEGEND_LINES = 4
 
@@ -264,8 +264,8 @@ def _nice(highest: float, unit: str) -> tuple[float, float]:
     if highest <= 0:
         return 1, 0.5
     rough, scale = highest / 4, 1
-    if unit in ("bytes", "binBps") and rough >= 1:
-        scale = 1024 ** int(math.log(rough, 1024))
+    if unit in ("bytes", "binBps") and highest >= 1:
+        scale = 1024 ** int(math.log(highest, 1024))
     power = scale * 10 ** math.floor(math.log10(rough / scale))
     every = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
     return every * math.ceil(highest / every - 1e-9), every

@@ -43,7 +43,7 @@ BOARD = Board(
             "Events whose labels found no row of their own and were booked as other, over the time that is shown."
             " Totals stay exact, names are lost: raise the limit of the map below.",
             "short",
-            Query(total(increase("hmm_exporter_label_overflow_events_total", NODE, SHOWN))),
+            Query(total(increase("hmm_exporter_label_overflow_events_total", f'{NODE}, map!~"arrival|stack"', SHOWN))),
             bad=1,
         ),
         single(
@@ -125,9 +125,11 @@ BOARD = Board(
                     at_most=1,
                 ),
                 time_series(
-                    "Events in other, by map",
-                    "Events a second whose labels found no row of their own. The map says which limit to raise: process"
-                    " ones are limits.processes, ebusy limits.callers, failure maps.failures, arrival maps.arrivals.",
+                    "What found no room, by map",
+                    "Events a second that found no row of their own and were booked as other; of arrival: regions on a"
+                    " device that are not followed, so that thrash and residency are too low; of stack: EBUSY returns"
+                    " whose caller is not known. The map says which limit to raise: of process maps limits.processes,"
+                    " of ebusy limits.callers, of failure maps.failures, of arrival maps.arrivals.",
                     "cps",
                     Query(
                         rates("hmm_exporter_label_overflow_events_total", NODE, "cluster, node, map"),

@@ -12,6 +12,8 @@ from dashboards.grafana.generate.promql import (
     PER_NODE,
     PER_PROCESS,
     SHOWN,
+    TO_DEVICE,
+    TO_HOST,
     buckets,
     ebusy_ratio,
     increase,
@@ -36,8 +38,8 @@ ROW_TO_POD = Link("process detail", "hmm-process", {"pod": "${__value.text}"}, (
 
 _RETURNED = rates("hmm_process_returned_bytes_total", NODE, PER_PROCESS, SHOWN)
 _WORST = top(15, _RETURNED)
-_TO_DEVICE = f'{OWNER}, direction="host_to_device"'
-_TO_HOST = f'{OWNER}, direction="device_to_host"'
+_TO_DEVICE = f"{OWNER}, {TO_DEVICE}"
+_TO_HOST = f"{OWNER}, {TO_HOST}"
 
 BOARD = Board(
     uid="hmm-fleet",
@@ -49,11 +51,11 @@ BOARD = Board(
             "Thrash ratio of the worst process",
             "Bytes that CPU faults brought back within thrash_window (10 s) of their arrival on a device, over bytes"
             " that migrations copied to devices (migrate_vma_pages), of the process where that is most. Near 0 is"
-            " good; 0.2 means that a fifth of what is sent is sent in vain. It can exceed 1: pages made on the device"
+            " good; 0.5 means that half of what is sent is sent in vain. It can exceed 1: pages made on the device"
             " (zero-filled) are not in the denominator.",
             "percentunit",
             Query(worst(process_thrash_ratio(NODE, PER_PROCESS))),
-            bad=0.2,
+            bad=0.5,
         ),
         single(
             "Threads waiting for memory",
@@ -212,19 +214,19 @@ BOARD = Board(
                 ),
                 time_series(
                     "Unmoved share by reason",
-                    "Of the bytes that drivers asked for: busy (pinned or locked, refused by migrate_device_unmap),"
+                    "Of the bytes that were there to move: busy (pinned or locked, refused by migrate_device_unmap),"
                     " no_destination (the device is full, or the driver declined), commit_failed (migrate_vma_pages"
-                    " refused), not_read (behind the first 262,144 pages). not_selected (holes, already there) was"
-                    " never to move and is left out. Near 0 is good.",
+                    " refused). Holes and what is there already (not_selected), and what lies behind the first 262,144"
+                    " pages (not_read), are left out. Near 0 is good; commit_failed should be 0.",
                     "percentunit",
                     Query(unmoved_share(OWNER), "{{reason}}"),
                     stacked=True,
                 ),
                 time_series(
                     "Oversubscription by node",
-                    "Bytes that migrate_device_pages moved away from devices (eviction in xe and nvidia-uvm), over"
-                    " bytes copied to devices. Above 0 for long: jobs want more than the device has. Near 1: what"
-                    " comes in pushes as much out.",
+                    "Bytes that were evicted (migrate_device_pages in xe and nvidia-uvm, kernel threads' migrations in"
+                    " amdgpu), over bytes copied to devices. Above 0 for long: jobs want more than the device has."
+                    " Near 1: what comes in pushes as much out.",
                     "percentunit",
                     Query(oversubscription(NODE, PER_NODE), "{{cluster}} {{node}}"),
                     link=TO_NODE,

@@ -10,8 +10,11 @@ from dashboards.grafana.generate.promql import (
     OWNER,
     PER_PROCESS,
     SHOWN,
+    TO_DEVICE,
+    TO_HOST,
     buckets,
     ebusy_ratio,
+    evicted,
     increase,
     oversubscription,
     process_thrash_ratio,
@@ -30,8 +33,8 @@ TO_PROCESS = Link(
     "process detail", "hmm-process", {"comm": "${__field.labels.comm}"}, ("cluster", "node", "pgmap_owner")
 )
 
-_TO_DEVICE = f'{OWNER}, direction="host_to_device"'
-_TO_HOST = f'{OWNER}, direction="device_to_host"'
+_TO_DEVICE = f"{OWNER}, {TO_DEVICE}"
+_TO_HOST = f"{OWNER}, {TO_HOST}"
 
 _SUMMARY = (
     single(
@@ -40,7 +43,7 @@ _SUMMARY = (
         " migrations copied to devices, of the process where that is most. Near 0 is good.",
         "percentunit",
         Query(worst(process_thrash_ratio(NODE, PER_PROCESS))),
-        bad=0.2,
+        bad=0.5,
     ),
     single(
         "Threads waiting for memory",
@@ -56,6 +59,7 @@ _SUMMARY = (
         " (class fault_back): what the slowest in a hundred waits.",
         "s",
         Query(quantile(0.99, "hmm_migration_duration_seconds", f'{OWNER}, class="fault_back"')),
+        bad=0.0625,
     ),
     single(
         "EBUSY ratio",
@@ -197,9 +201,10 @@ _SPEED = (
 _UNMOVED = (
     time_series(
         "Unmoved share by reason",
-        "Of the bytes asked for: busy (pinned or locked, refused by migrate_device_unmap), no_destination (the device"
-        " is full, or the driver declined), commit_failed (migrate_vma_pages refused), not_read (behind the first"
-        " 262,144 pages). Near 0 is good.",
+        "Of the bytes that were there to move: busy (pinned or locked, refused by migrate_device_unmap),"
+        " no_destination (the device is full, or the driver declined), commit_failed (migrate_vma_pages refused)."
+        " Holes and what is there already (not_selected), and what lies behind the first 262,144 pages (not_read), are"
+        " left out. Near 0 is good; commit_failed should be 0.",
         "percentunit",
         Query(unmoved_share(OWNER), "{{reason}}"),
         stacked=True,
@@ -243,16 +248,17 @@ _UNMOVED = (
 
 _PRESSURE = (
     time_series(
-        "Evicted by device range",
-        "Bytes that migrate_device_pages moved away from each device: eviction in xe and nvidia-uvm, teardown"
-        " elsewhere. Lasting eviction means that jobs want more than the device has.",
+        "Evicted by device",
+        "Bytes that migrate_device_pages moved away from each device (eviction in xe and nvidia-uvm, teardown"
+        " elsewhere), and that kernel threads' migrations did (eviction in amdgpu). Lasting eviction means that jobs"
+        " want more than the device has.",
         "binBps",
-        Query(rates("hmm_device_range_moved_bytes_total", NODE, "device"), "{{device}}"),
+        Query(evicted(NODE, "device"), "{{device}}"),
         width=8,
     ),
     time_series(
-        "Oversubscription",
-        "Evicted bytes over bytes copied to devices. Near 1: what comes in pushes as much out.",
+        "Oversubscription by device",
+        "Evicted bytes over bytes copied to the device. Near 1: what comes in pushes as much out.",
         "percentunit",
         Query(oversubscription(NODE, "device"), "{{device}}"),
         width=8,

@@ -5,12 +5,22 @@ from __future__ import annotations
 
 from dashboards.grafana.generate.board import Board, Row
 from dashboards.grafana.generate.panels import Link, Panel, Query, rows_of, single, time_series
-from dashboards.grafana.generate.promql import PER_PROCESS, PROCESS, SHOWN, process_thrash_ratio, rates, ratio, top
+from dashboards.grafana.generate.promql import (
+    PER_PROCESS,
+    PROCESS,
+    SHOWN,
+    TO_DEVICE,
+    TO_HOST,
+    process_thrash_ratio,
+    rates,
+    ratio,
+    top,
+)
 
 #: Where a metric of the process tier has the label pgmap_owner.
 _OWNED = f'{PROCESS}, pgmap_owner=~"$pgmap_owner"'
-_TO_DEVICE = f'{PROCESS}, direction="host_to_device"'
-_TO_HOST = f'{PROCESS}, direction="device_to_host"'
+_TO_DEVICE = f"{PROCESS}, {TO_DEVICE}"
+_TO_HOST = f"{PROCESS}, {TO_HOST}"
 _WHO = "{{comm}} {{namespace}} {{pod}} {{slurm_job}} {{node}}"
 _LABELS = ("node", "namespace", "pod", "slurm_job", "comm")
 
@@ -36,7 +46,7 @@ BOARD = Board(
             " copied to devices, of the processes that are chosen. Near 0 is good.",
             "percentunit",
             Query(process_thrash_ratio(PROCESS)),
-            bad=0.2,
+            bad=0.5,
         ),
         single(
             "Threads waiting for memory",

@@ -14,6 +14,9 @@ OWNER = f'{NODE}, pgmap_owner=~"$pgmap_owner"'
 PROCESS = f'{NODE}, namespace=~"$namespace", pod=~"$pod", comm=~"$comm"'
 EXPORTER = f"{JOB}, {NODE}"
 
+TO_DEVICE, TO_HOST = 'direction=~".+_to_device"', 'direction=~".+_to_host"'
+EVICTED = 'direction="device_to_host", trigger="kthread"'
+
 PER_NODE = "cluster, node"
 PER_PROCESS = "cluster, node, namespace, pod, slurm_job, comm"
 
@@ -62,10 +65,10 @@ def top(number: int, vector: str) -> str:
 
 
 def thrash_ratio(selected: str, by: str = "", window: str = POINT) -> str:
-    """Brought back by a CPU fault within thrash_window of arrival, over what went to the device."""
+    """Brought back by a CPU fault within thrash_window of arrival, over what was copied to a device."""
     return ratio(
         rates("hmm_migration_returned_bytes_total", selected, by, window),
-        rates("hmm_migration_moved_bytes_total", f'{selected}, direction="host_to_device"', by, window),
+        rates("hmm_migration_moved_bytes_total", f"{selected}, {TO_DEVICE}", by, window),
     )
 
 
@@ -73,7 +76,7 @@ def process_thrash_ratio(selected: str, by: str = "", window: str = POINT) -> st
     """The same, where it can be seen: one job's few megabytes vanish among the gigabytes that others read in."""
     return ratio(
         rates("hmm_process_returned_bytes_total", selected, by, window),
-        rates("hmm_process_moved_bytes_total", f'{selected}, direction="host_to_device"', by, window),
+        rates("hmm_process_moved_bytes_total", f"{selected}, {TO_DEVICE}", by, window),
     )
 
 
@@ -89,18 +92,25 @@ def ebusy_ratio(selected: str, by: str = "", window: str = POINT) -> str:
     )
 
 
-def unmoved_share(selected: str, window: str = POINT) -> str:
-    """What a driver asked for and could have had, by reason: not_selected was never to move."""
+def unmoved_share(selected: str) -> str:
+    """By reason, of what was there to move: drivers ask for whole ranges again and again, and most has moved before."""
+    unmoved, not_there = "hmm_migration_unmoved_bytes_total", "not_selected|not_read"
+    left_out = rates(unmoved, f'{selected}, reason=~"{not_there}"')
     return share(
-        rates("hmm_migration_unmoved_bytes_total", f'{selected}, reason!="not_selected"', "reason", window),
-        rates("hmm_migration_requested_bytes_total", selected, "", window),
+        rates(unmoved, f'{selected}, reason!~"{not_there}"', "reason"),
+        f"{rates('hmm_migration_requested_bytes_total', selected)} - ({left_out} or vector(0))",
         "reason",
     )
 
 
-def oversubscription(selected: str, by: str = "") -> str:
-    """Evicted by device range, over what went to the device."""
-    return ratio(
-        rates("hmm_device_range_moved_bytes_total", selected, by),
-        rates("hmm_migration_moved_bytes_total", f'{selected}, direction="host_to_device"', by),
+def evicted(selected: str, by: str = "") -> str:
+    """xe and nvidia-uvm evict by device range, amdgpu by a worker's migrations."""
+    ranges = rate("hmm_device_range_moved_bytes_total", selected)
+    return total(
+        f"{ranges} or {rate('hmm_migration_moved_bytes_total', f'{selected}, {EVICTED}')}",
+        by,
     )
+
+
+def oversubscription(selected: str, by: str = "") -> str:
+    return ratio(evicted(selected, by), rates("hmm_migration_moved_bytes_total", f"{selected}, {TO_DEVICE}", by))
