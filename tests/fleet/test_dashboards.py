@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 import pytest
+import yaml
 from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
@@ -28,8 +29,8 @@ from tests.fleet.dashboards import (
     variables,
 )
 from tests.fleet.prometheus import Prometheus, Refused, Series
-from tests.fleet.simulated import RELEASES, Fleet
-from tests.fleet.tools import run
+from tests.fleet.simulated import FIRST, RELEASES, SECOND, Fleet
+from tests.fleet.tools import run, tool
 
 UIDS = {"hmm-fleet", "hmm-node", "hmm-process", "hmm-exporter"}
 DASHBOARDS = {file.stem: load(file) for file in files()}
@@ -39,8 +40,10 @@ EMPTY = {
     ("hmm-exporter: Time in BPF programs", "A"): "the kernel's BPF statistics are off",
     ("hmm-exporter: Time of one run", "A"): "the kernel's BPF statistics are off",
 }
-#: Labels that series lack, by release: the second server's machines are no cluster, and have no pods.
-ABSENT = {"sid": {"slurm_job"}, "bookworm": {"slurm_job", "cluster", "namespace", "pod"}}
+#: Labels that no series has, by release of the server.
+ABSENT: dict[str, set[str]] = {"sid": set(), "bookworm": {"cluster"}}
+#: Labels of processes in pods and jobs alone: the one that thrashes is in a job.
+WORKLOAD = {"namespace", "pod", "slurm_job"}
 
 each_dashboard = pytest.mark.parametrize("uid", DASHBOARDS)
 each_release = pytest.mark.parametrize("release", RELEASES)
@@ -186,8 +189,8 @@ def _strange_labels(fleet: Fleet, release: str, dashboard: Json) -> dict[str, se
             organize = panel.json["transformations"][1]["options"]
             wanted |= {name for name in organize["indexByName"] if not name.startswith("Value")}
         there = {label for series in answer for label in series.labels}
-        if answer and wanted - there - ABSENT[release]:
-            strange[panel.name] = wanted - there - ABSENT[release]
+        if answer and (others := wanted - there - ABSENT[release] - WORKLOAD):
+            strange[panel.name] = others
     return strange
 
 
@@ -241,6 +244,27 @@ def test_variables_offer_the_values_that_there_are(fleet: Fleet, release: str, u
         series = fleet.servers[release].series(filled_in(selector, chosen))
         offered[name] = {labels[label] for labels in series if label in labels}
     assert {name for name, values in offered.items() if not values} == offered.keys() & ABSENT[release]
+
+
+def test_all_pods_includes_processes_that_are_in_none(fleet: Fleet) -> None:
+    (found,) = (
+        answer
+        for panel, target, _, answer in _answers(fleet, "sid", DASHBOARDS["hmm-process"])
+        if panel.title == "Processes" and target["refId"] == "A"
+    )
+    assert {bool(series.labels.get("pod")) for series in found if series.labels["node"] == FIRST} == {True, False}
+    assert {bool(series.labels.get("pod")) for series in found if series.labels["node"] == SECOND} == {False}
+
+
+def test_grafanas_sidecar_gets_a_config_map_for_each_dashboard() -> None:
+    built = run(tool("sid", "kustomize"), "build", FOLDER).stdout
+    maps = list(yaml.safe_load_all(built))
+    assert [its["kind"] for its in maps] == ["ConfigMap"] * len(UIDS)
+    assert all(its["metadata"]["labels"]["grafana_dashboard"] == "1" for its in maps)
+    contents = {name: text for its in maps for name, text in its["data"].items()}
+    assert contents == {file.name: file.read_text() for file in files()}
+    # kubectl apply keeps a copy in an annotation, which may have 256 KiB.
+    assert max(map(len, contents.values())) < 200 * 1024
 
 
 def test_the_folder_has_nothing_else_that_looks_like_a_dashboard() -> None:

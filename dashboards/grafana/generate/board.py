@@ -36,7 +36,12 @@ CHOICES = {
     ),
     "namespace": Choice(_PROCESSES, ("cluster", "node"), "Empty where kubernetes.enabled is off."),
     "pod": Choice(_PROCESSES, ("cluster", "node", "namespace"), "Empty where kubernetes.enabled is off."),
-    "comm": Choice(_PROCESSES, ("cluster", "node", "namespace", "pod"), "The process that owns the memory, by name."),
+    "slurm_job": Choice(_PROCESSES, ("cluster", "node"), "Empty where slurm.enabled is off."),
+    "comm": Choice(
+        _PROCESSES,
+        ("cluster", "node", "namespace", "pod", "slurm_job"),
+        "The process that owns the memory, by name.",
+    ),
 }
 
 

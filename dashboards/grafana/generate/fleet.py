@@ -34,6 +34,7 @@ ROW_TO_EXPORTER = Link("exporter health", "hmm-exporter", {"node": "${__data.fie
 ROW_TO_COMM = Link(
     "process detail", "hmm-process", {"node": "${__data.fields.node}", "comm": "${__value.text}"}, ("cluster",)
 )
+ROW_TO_JOB = Link("process detail", "hmm-process", {"slurm_job": "${__value.text}"}, ("cluster",))
 ROW_TO_POD = Link("process detail", "hmm-process", {"pod": "${__value.text}"}, ("cluster",))
 
 _RETURNED = rates("hmm_process_returned_bytes_total", NODE, PER_PROCESS, SHOWN)
@@ -138,7 +139,7 @@ BOARD = Board(
                         f" and on ({PER_PROCESS}) {_WORST}",
                         "waiting",
                     ),
-                    links={"node": ROW_TO_NODE, "pod": ROW_TO_POD, "comm": ROW_TO_COMM},
+                    links={"node": ROW_TO_NODE, "pod": ROW_TO_POD, "slurm_job": ROW_TO_JOB, "comm": ROW_TO_COMM},
                     height=6,
                 ),
                 time_series(

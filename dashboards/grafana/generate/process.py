@@ -25,7 +25,10 @@ _WHO = "{{comm}} {{namespace}} {{pod}} {{slurm_job}} {{node}}"
 _LABELS = ("node", "namespace", "pod", "slurm_job", "comm")
 
 TO_NODE = Link("node detail", "hmm-node", {"node": "${__value.text}"}, ("cluster",))
-TO_COMM = Link("only this", "hmm-process", {"comm": "${__value.text}"}, ("cluster", "node", "namespace", "pod"))
+TO_COMM = Link(
+    "only this", "hmm-process", {"comm": "${__value.text}"}, ("cluster", "node", "namespace", "pod", "slurm_job")
+)
+TO_JOB = Link("only this", "hmm-process", {"slurm_job": "${__value.text}"}, ("cluster", "node", "comm"))
 TO_POD = Link("only this", "hmm-process", {"pod": "${__value.text}"}, ("cluster", "node", "namespace", "comm"))
 
 
@@ -38,7 +41,7 @@ BOARD = Board(
     uid="hmm-process",
     title="HMM / Process and pod detail",
     description="What Linux HMM does with a process's memory: by pod, Slurm job and command name.",
-    variables=("cluster", "node", "namespace", "pod", "comm", "pgmap_owner"),
+    variables=("cluster", "node", "namespace", "pod", "slurm_job", "comm", "pgmap_owner"),
     summary=(
         single(
             "Thrash ratio",
@@ -111,7 +114,7 @@ BOARD = Board(
                     Query(rates("hmm_process_returned_bytes_total", PROCESS, PER_PROCESS, SHOWN), "thrashed", "binBps"),
                     Query(process_thrash_ratio(PROCESS, PER_PROCESS, SHOWN), "thrash ratio", "percentunit"),
                     Query(rates("hmm_process_fault_stall_seconds_total", PROCESS, PER_PROCESS, SHOWN), "waiting"),
-                    links={"node": TO_NODE, "pod": TO_POD, "comm": TO_COMM},
+                    links={"node": TO_NODE, "pod": TO_POD, "slurm_job": TO_JOB, "comm": TO_COMM},
                     height=9,
                 ),
             ),

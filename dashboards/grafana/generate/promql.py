@@ -11,7 +11,7 @@ JOB = 'job="hmm-exporter"'
 # pods no pod.
 NODE = 'cluster=~"$cluster", node=~"$node"'
 OWNER = f'{NODE}, pgmap_owner=~"$pgmap_owner"'
-PROCESS = f'{NODE}, namespace=~"$namespace", pod=~"$pod", comm=~"$comm"'
+PROCESS = f'{NODE}, namespace=~"$namespace", pod=~"$pod", slurm_job=~"$slurm_job", comm=~"$comm"'
 EXPORTER = f"{JOB}, {NODE}"
 
 TO_DEVICE, TO_HOST = 'direction=~".+_to_device"', 'direction=~".+_to_host"'
