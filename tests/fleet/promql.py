@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which labels a PromQL expression has, and what in it can never match.
 
-Prometheus answers a misspelt metric or label with nothing, as it does a healthy node: that a rule is silent proves little.
+Prometheus answers a misspelt metric or label with nothing, and a healthy node, too: silence proves little.
 
 Belongs here: labels, followed from the metrics up through an expression. Does not belong here: which metrics there are.
 """
@@ -25,6 +25,7 @@ from promql_parser import (
     VectorMatchCardinality,
     VectorSelector,
     parse,
+    walk,
 )
 
 TARGET = frozenset({"job", "instance"})
@@ -39,6 +40,20 @@ class Fault(Exception):
 def labels_of(expression: str, known: Mapping[str, Labels]) -> Labels:
     """The labels of the answer, beside the target's. *known* has those of each metric. Raises Fault."""
     return _labels(parse(expression), known) - TARGET
+
+
+def selectors(expression: str) -> list[str]:
+    """What it asks for, each an instant query of its own."""
+    found = []
+
+    def visit(node: Expr) -> None:
+        if isinstance(node, MatrixSelector):
+            node = node.vector_selector
+        if isinstance(node, VectorSelector):
+            found.append(node.prettify())
+
+    walk(parse(expression), visit)
+    return found
 
 
 def _labels(node: Expr, known: Mapping[str, Labels]) -> Labels:
@@ -60,7 +75,7 @@ def _labels(node: Expr, known: Mapping[str, Labels]) -> Labels:
 
 
 def _selected(node: VectorSelector, known: Mapping[str, Labels]) -> Labels:
-    if node.name not in known:
+    if node.name is None or node.name not in known:
         raise Fault(f"no such metric: {node.name}")
     there = known[node.name] | TARGET
     _require({matcher.name for matcher in node.matchers.matchers}, there, node)

@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.fleet.prometheus import Prometheus, static
 from tests.host_files import simulated_node
-from tests.process import SIMULATOR, Exporter
+from tests.process import ROOT, SIMULATOR, Exporter
 
 RELEASES = {"sid": "Prometheus 3", "bookworm": "Prometheus 2.42"}
 """Debian's releases whose Prometheus scrapes the fleet."""
@@ -33,6 +33,7 @@ FIRST, SECOND = "gpu-1", "gpu-2"
 ON_SECOND = ("steady", "huge", "rdma")
 NODES = (FIRST, SECOND)
 EVENTS_PER_SECOND = 200
+RULES = sorted((ROOT / "deploy/prometheus").glob("*.yaml"))
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def simulated_fleet(
                 configuration |= {**WORKLOADS, **files.options}
             urls[node] = stack.enter_context(Exporter(folder / node, configuration)).url
         servers = {
-            release: stack.enter_context(Prometheus(folder, [_scrape_config(urls, release)], release=release))
+            release: stack.enter_context(Prometheus(folder, [_scrape_config(urls, release)], RULES, release))
             for release in releases
         }
         for server in servers.values():

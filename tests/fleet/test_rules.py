@@ -1,52 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rules of Prometheus: what promtool says of them, that their tests notice mistakes, and that what they name exists."""
+"""What promtool says of the rules, and that their tests notice mistakes which it cannot see."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from hmm_exporter.catalog.metric import Type
-from hmm_exporter.catalog.metrics import METRICS
-from hmm_exporter.catalog.values import WORKLOAD_LABELS
-from tests.fleet.promql import Fault, Labels, labels_of
+from tests.fleet.rules import ALERTS, NAMES, RECORDS, RULES, Rule, each, load
 from tests.fleet.tools import ROOT, run, tool
-from tests.unit.metrics.test_scrape import COUNTERS, GAUGES
 
-RULES = ROOT / "deploy/prometheus"
-TESTS = ROOT / "tests/fleet/rules"
-RUNBOOK = ROOT / "docs/runbook.md"
-Rule = dict[str, Any]
-Rules = dict[str, Any]
+TESTS = ROOT / "tests/fleet/promtool"
 
 #: Prometheus 3, and the oldest that the rules are for.
 each_release = pytest.mark.parametrize("release", ["sid", "bookworm"])
-
-#: What a level of a recorded name tells apart.
-LEVELS = {
-    "hmm_instance": set[str](),
-    "hmm_pod": set(WORKLOAD_LABELS) - {"container"},
-    "hmm_process": {"comm", *WORKLOAD_LABELS},
-}
-
-
-def _load(name: str) -> Rules:
-    loaded: Rules = yaml.safe_load((RULES / name).read_text())
-    return loaded
-
-
-def _rules(loaded: Rules) -> Iterator[Rule]:
-    return (rule for group in loaded["groups"] for rule in group["rules"])
-
-
-ALERTS = list(_rules(_load("alerts.yaml")))
-RECORDS = list(_rules(_load("recording.yaml")))
-NAMES = sorted({alert["alert"] for alert in ALERTS})
 
 
 def _check(release: str, *files: Path) -> str:
@@ -84,9 +54,9 @@ def test_rules_do_what_is_expected(release: str) -> None:
 def _failing(folder: Path, tests: str, mutate: Callable[[Rule], None]) -> str:
     """What promtool says of a file of tests when every rule is changed."""
     for name in ("recording.yaml", "alerts.yaml"):
-        rules = _load(name)
+        rules = load(name)
         if tests.startswith(name.removesuffix(".yaml")):
-            for rule in _rules(rules):
+            for rule in each(rules):
                 mutate(rule)
         (folder / name).write_text(yaml.safe_dump(rules))
     text = (TESTS / tests).read_text().replace("../../../deploy/prometheus", str(folder))
@@ -159,93 +129,3 @@ def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_is_silent(
     tests = (TESTS / "alerts_test.yaml").read_text()
     assert _without_cases(tests) == set()
     assert _without_cases(tests.replace("HmmThrashing is", "A job is")) == {("HmmThrashing", "is silent")}
-
-
-def _chapters(runbook: str) -> set[str]:
-    """Anchors, as GitHub makes them of headings of one word."""
-    return {title.lower() for title in re.findall(r"^## (Hmm\w+)$", runbook, re.MULTILINE)}
-
-
-def _anchors() -> set[str]:
-    prefix = "https://github.com/hmm-exporter/hmm-exporter/blob/main/docs/runbook.md#"
-    assert all(rule["annotations"]["runbook_url"].startswith(prefix) for rule in ALERTS)
-    return {rule["annotations"]["runbook_url"].removeprefix(prefix) for rule in ALERTS}
-
-
-def test_the_runbook_has_a_chapter_for_each_alert_and_for_nothing_else() -> None:
-    assert _anchors() == {name.lower() for name in NAMES} == _chapters(RUNBOOK.read_text())
-
-
-def test_an_alert_without_a_chapter_is_noticed() -> None:
-    assert _anchors() - _chapters(RUNBOOK.read_text().replace("## HmmThrashing", "## Thrashing")) == {"hmmthrashing"}
-
-
-@pytest.mark.parametrize("alert", NAMES)
-def test_a_chapter_answers_what_somebody_asks_who_was_called(alert: str) -> None:
-    chapter = RUNBOOK.read_text().split(f"## {alert}\n")[1].split("\n## ")[0]
-    asked = ["Meaning", "What users feel", "Why this threshold", "Look", "Do", "When it is wrong"]
-    assert re.findall(r"^\*\*([\w ]+)\.\*\*", chapter, re.MULTILINE) == asked
-
-
-def test_every_alert_says_how_severe_and_how_long_and_what_it_is_about() -> None:
-    for rule in ALERTS:
-        assert rule["for"] in ("15m", "30m"), rule
-        assert rule["labels"]["severity"] in ("warning", "info"), rule
-        assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}, rule
-        assert "{{" not in rule["annotations"]["summary"], f"{rule}: a summary stands for a group of alerts"
-        assert "$labels.instance" in rule["annotations"]["description"], rule
-
-
-def _exposed() -> dict[str, Labels]:
-    """Every metric of the exporter with its labels."""
-    labels: dict[str, Labels] = {"up": Labels()}
-    for metric in METRICS:
-        its = Labels(metric.labels) | (Labels(WORKLOAD_LABELS) if metric.per_process else Labels())
-        if metric.type is Type.HISTOGRAM:
-            labels |= {f"{metric.name}_bucket": its | {"le"}, f"{metric.name}_sum": its, f"{metric.name}_count": its}
-        else:
-            labels[metric.name] = its
-    labels |= {name: Labels(its) for name, its in GAUGES.items()}
-    return labels | {f"{name}_total": Labels(its) for name, its in COUNTERS.items()}
-
-
-def _recorded(rules: Rules) -> dict[str, Labels]:
-    """The labels of everything that can be asked for once the rules have run."""
-    known = _exposed()
-    for rule in _rules(rules):
-        known[rule["record"]] = labels_of(rule["expr"], known) | Labels(rule.get("labels", {}))
-    return known
-
-
-def test_rules_ask_for_metrics_and_labels_that_exist_and_join_what_can_match() -> None:
-    known = _recorded(_load("recording.yaml"))
-    for rule in ALERTS:
-        labels_of(rule["expr"], known)
-
-
-def test_a_recorded_name_says_which_labels_it_has() -> None:
-    known = _recorded(_load("recording.yaml"))
-    for record in RECORDS:
-        level, _, operations = record["record"].split(":")
-        assert known[record["record"]] == LEVELS.get(level, {level.removeprefix("hmm_")}), record
-        assert operations.endswith("rate5m"), record
-
-
-@pytest.mark.parametrize(
-    ("good", "bad", "fault"),
-    [
-        ("hmm_migration_returned_bytes_total", "hmm_migrations_returned_bytes_total", "no such metric"),
-        ("hmm_device:returned_bytes:rate5m /", "hmm_device:returned_byte:rate5m /", "no such metric"),
-        ('reason!="lock_dropped"', 'reasons!="lock_dropped"', "no such label"),
-        ("sum without (pgmap_owner)", "sum without (owner)", "no such label"),
-        ("ignoring (reason) group_left ()", "", "one side alone has ['reason']"),
-        ("sum without (reason) (rate(", "max without () (rate(", "one side alone has ['reason']"),
-    ],
-)
-def test_what_prometheus_would_answer_with_nothing_is_noticed(good: str, bad: str, fault: str) -> None:
-    text = (RULES / "recording.yaml").read_text()
-    assert good in text
-    with pytest.raises(Fault, match=re.escape(fault)):
-        _recorded(yaml.safe_load(text.replace(good, bad)))
-
-
