@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import pytest
 
+from hmm_exporter.catalog.values import WORKLOAD_LABELS
 from tests.fleet.promql import selectors
 from tests.fleet.rules import ALERTS, RECORDS
-from tests.fleet.simulated import RELEASES, Fleet
+from tests.fleet.simulated import FIRST, RELEASES, SECOND, Fleet
 
 each_release = pytest.mark.parametrize("release", RELEASES)
 
@@ -43,16 +44,18 @@ def test_no_answer_is_nan(fleet: Fleet, release: str) -> None:
 
 
 @each_release
-def test_of_two_nodes_the_process_that_thrashes_is_named_on_each(fleet: Fleet, release: str) -> None:
-    """Scenario `thrash` is train.py's; the others move hundreds of times as much beside it."""
-    found = fleet.servers[release].query("hmm_process:thrash:ratio_rate5m > 0.5", at=fleet.ended)
-    assert {(it.labels["node"], it.labels["comm"]) for it in found} == {("gpu-1", "train.py"), ("gpu-2", "train.py")}
-    devices = fleet.servers[release].query("hmm_device:thrash:ratio_rate5m > 0.5", at=fleet.ended)
-    assert {it.labels["node"] for it in devices} == {"gpu-1", "gpu-2"}
+def test_who_thrashes_is_named_though_others_move_far_more_beside_it(fleet: Fleet, release: str) -> None:
+    """Scenario `thrash` is train.py's, which the simulated node has in a Slurm job."""
+    server = fleet.servers[release]
+    process, job, device = (
+        server.query(f"hmm_{level}:thrash:ratio_rate5m > 0.5", at=fleet.ended) for level in ("process", "pod", "device")
+    )
+    assert {(it.labels["node"], it.labels["comm"]) for it in process} == {(FIRST, "train.py")}
+    assert {(it.labels["node"], it.labels["slurm_job"]) for it in job} == {(FIRST, "4217")}
+    assert {it.labels["node"] for it in device} == {FIRST}
 
 
-def test_the_pod_that_thrashes_is_named_where_there_are_pods_and_is_the_whole_node_where_not(fleet: Fleet) -> None:
-    found = fleet.servers["sid"].query("hmm_pod:thrash:ratio_rate5m > 0.5", at=fleet.ended)
-    assert {it.labels["pod"] for it in found} == {"train-0"}
-    found = fleet.servers["bookworm"].query("hmm_pod:thrash:ratio_rate5m", at=fleet.ended)
-    assert sorted(it.labels["node"] for it in found) == ["gpu-1", "gpu-2"]
+@each_release
+def test_a_node_without_pods_and_jobs_is_one_row_of_them(fleet: Fleet, release: str) -> None:
+    pods = fleet.servers[release].query(f'hmm_pod:moved_to_device_bytes:rate5m{{node="{SECOND}"}}', at=fleet.ended)
+    assert [set(it.labels) & set(WORKLOAD_LABELS) for it in pods] == [set()]
