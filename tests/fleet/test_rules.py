@@ -66,12 +66,27 @@ def _failing(folder: Path, tests: str, mutate: Callable[[Rule], None]) -> str:
     return done.stdout + done.stderr
 
 
+def _records_noticed(said: str) -> set[str]:
+    return set(re.findall(r'expr: "round\(([\w:]+), 0\.001\)"', said))
+
+
 def test_a_recording_rule_that_says_too_much_is_noticed(tmp_path: Path) -> None:
     def exaggerate(rule: Rule) -> None:
         rule["expr"] = f"1 + ({rule['expr']})"
 
     said = _failing(tmp_path, "recording_test.yaml", exaggerate)
-    assert {record["record"] for record in RECORDS} == set(re.findall(r'expr: "round\(([\w:]+), 0\.001\)"', said))
+    assert _records_noticed(said) == {record["record"] for record in RECORDS}
+
+
+def test_a_ratio_or_quantile_of_nothing_is_noticed(tmp_path: Path) -> None:
+    """Each guard against 0/0, which would be recorded as NaN."""
+
+    def trust(rule: Rule) -> None:
+        rule["expr"] = re.sub(r">=? 0\b", "", rule["expr"])
+
+    guarded = {record["record"] for record in RECORDS if re.search(r">=? 0\b", record["expr"])}
+    assert {name for name in guarded if "ratio" in name or "seconds:p" in name} == guarded
+    assert _records_noticed(_failing(tmp_path, "recording_test.yaml", trust)) == guarded
 
 
 _THRESHOLD = re.compile(r"> ((?!0\b)[\d.]+(?:(?: \* |\^)\d+)*|0\.\d+)")
