@@ -25,7 +25,7 @@ _TO_HOST = f"{OWNER}, {TO_HOST}"
 
 _SUMMARY = (
     single(
-        "Thrash ratio of the worst process",
+        "Worst thrash ratio",
         "Bytes that CPU faults brought back within thrash_window (10 s) of their arrival on a device, over bytes that"
         " migrations copied to devices, of the process where that is most. Near 0 is good.",
         "percentunit",
