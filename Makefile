@@ -44,7 +44,7 @@ dashboards: .venv/fleet ## writes dashboards/grafana/*.json, as dashboards/grafa
 	@.venv/bin/python -m dashboards.grafana.generate
 
 pictures: setup fleet-packages .venv/fleet ## draws the dashboards as they would show ten minutes of the simulator: build/pictures
-	@scripts/debian.sh install chromium-headless-shell fonts-dejavu-core
+	@scripts/debian.sh install chromium-headless-shell fonts-dejavu-core pngquant
 	@.venv/bin/python -m tests.fleet.pictures
 
 lint: setup lint-packages .venv/lint .venv/fleet ## ruff, mypy, shellcheck

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import html
 import math
+import re
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,10 +173,8 @@ class Page:
 
 
 def _name(target: Json, series: Series) -> str:
-    legend = target.get("legendFormat", "")
-    for label in ("__name__", *series.labels):
-        legend = legend.replace(f"{{{{{label}}}}}", series.labels.get(label, ""))
-    return " ".join(word for word in legend.split() if not word.startswith("{{"))
+    legend: str = target.get("legendFormat", "")
+    return re.sub(r"\{\{(\w+)\}\}", lambda label: series.labels.get(label[1], ""), legend)
 
 
 def _colour_of(defaults: Json) -> Callable[[float], str]:
@@ -198,18 +196,26 @@ def shoot(page: str, height: int, to: Path) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".html") as file:
         file.write(page)
         file.flush()
-        command = [*BROWSER, f"--window-size={WIDTH},{height}", f"--screenshot={to}", f"file://{file.name}"]
-        subprocess.run(command, check=True, capture_output=True)
+        _run(*BROWSER, f"--window-size={WIDTH},{height}", f"--screenshot={to}", f"file://{file.name}")
 
 
-def draw(server: Prometheus, start: float, end: float, names: Sequence[str] = ()) -> None:
+def shrink(picture: Path) -> None:
+    """A repository keeps every version of it."""
+    _run("pngquant", "--force", "--strip", "--speed", "1", "64", "--output", picture, picture)
+
+
+def _run(*command: str | Path) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def draw(server: Prometheus, start: float, end: float) -> None:
     for file in files():
-        if names and file.stem not in names:
-            continue
         page = Page(load(file), server, start, end)
         shoot(*page.html(), ROOT / f"build/pictures/{file.stem}.png")
         if file.stem in IN_README:
-            shoot(*page.html(IN_README[file.stem]), ROOT / f"docs/images/{file.stem}.png")
+            shown = ROOT / f"docs/images/{file.stem}.png"
+            shoot(*page.html(IN_README[file.stem]), shown)
+            shrink(shown)
 
 
 def main() -> None:
@@ -217,7 +223,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         simulated_fleet(Path(folder), SECONDS, on_first=(), releases=("sid",)) as fleet,
     ):
-        draw(fleet.servers["sid"], fleet.started, fleet.ended, sys.argv[1:])
+        draw(fleet.servers["sid"], fleet.started, fleet.ended)
 
 
 if __name__ == "__main__":

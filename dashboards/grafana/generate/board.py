@@ -16,6 +16,8 @@ from grafana_foundation_sdk.models import dashboard as models
 from dashboards.grafana.generate.panels import DATASOURCE, Panel
 
 TAG = "hmm-exporter"
+#: Panels' come from their titles, and are smaller: see ``panels``.
+_ROW_IDS = 2_000_000
 _PROCESSES = '__name__=~"hmm_process_.+"'
 
 
@@ -91,16 +93,11 @@ class Board:
             board.with_variable(_variable(name, CHOICES[name]))
         for panel in self.summary:
             board.with_panel(panel)
-        for row in self.rows:
-            board.with_row(dashboard.Row(row.title).id(_row_id(self.rows.index(row))))
+        for number, row in enumerate(self.rows):
+            board.with_row(dashboard.Row(row.title).id(_ROW_IDS + number))
             for panel in row.panels:
                 board.with_panel(panel)
         return board.build()
-
-
-def _row_id(number: int) -> int:
-    """Below no panel's, for those come from titles: see ``panels``."""
-    return 2_000_000 + number
 
 
 def _variable(name: str, choice: Choice) -> dashboard.QueryVariable:

@@ -49,7 +49,7 @@ BOARD = Board(
     variables=("cluster", "node", "pgmap_owner"),
     summary=(
         single(
-            "Thrash ratio of the worst process",
+            "Worst thrash ratio",
             "Bytes that CPU faults brought back within thrash_window (10 s) of their arrival on a device, over bytes"
             " that migrations copied to devices (migrate_vma_pages), of the process where that is most. Near 0 is"
             " good; 0.5 means that half of what is sent is sent in vain. It can exceed 1: pages made on the device"

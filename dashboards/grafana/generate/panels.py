@@ -103,7 +103,6 @@ def single(
     *queries: Query,
     bad: float | None = None,
     width: int = 4,
-    idle: str = "idle",
 ) -> Panel:
     """The newest value, large, over its course. From *bad* on it is red, from a half of that orange."""
     steps = [models.Threshold(value=None, color="green" if bad is not None else "blue")]
@@ -112,7 +111,7 @@ def single(
     return (
         _panel(stat.Panel(), title, description, unit, width, 4)
         .targets([_target(query, ref).range() for query, ref in zip(queries, REF_IDS)])
-        .no_value(idle)
+        .no_value("idle")
         .color_mode(common_models.BigValueColorMode.VALUE)
         .graph_mode(common_models.BigValueGraphMode.AREA)
         .text_mode(

@@ -51,8 +51,9 @@ def share(part: str, whole: str, by: str) -> str:
 
 
 def quantile(level: float, metric: str, selected: str, by: str = "") -> str:
+    """Without the NaN of a histogram in which nothing was observed."""
     keys = f"{by}, le" if by else "le"
-    return f"histogram_quantile({level}, {total(rate(f'{metric}_bucket', selected), keys)})"
+    return f"histogram_quantile({level}, {total(rate(f'{metric}_bucket', selected), keys)}) >= 0"
 
 
 def buckets(metric: str, selected: str) -> str:
