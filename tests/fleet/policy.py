@@ -68,33 +68,26 @@ class _Deployment:
         (data,) = (each["data"] for each in self.manifests if each["metadata"]["name"] == name and "data" in each)
         return path, data[Path(path).name]
 
-    @cached_property
-    def config(self) -> Config:
-        """As the exporter would read it."""
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-            file.write(self.config_file[1])
-            file.flush()
-            return config_file.load(file.name)
-
 
 def _answers_probes(deployment: _Deployment) -> bool:
     state = State()
     state.attached(())
     routes = Routes("/metrics", CollectorRegistry(), state)
     for probe in _PROBES:
-        request = at(deployment.exporter, probe, "httpGet") or {}
-        port = request.get("port")
+        request: Mapping[str, Any] = at(deployment.exporter, probe, "httpGet") or {}
+        port = request.get("port", "")
         if deployment.ports.get(port, port) not in deployment.ports.values():
             return False
         if routes(Request("GET", request.get("path", "/"), Message())).status != HTTPStatus.OK:
             return False
-    return at(deployment.exporter, "livenessProbe", "httpGet", "path") == "/-/healthy"
+    return bool(at(deployment.exporter, "livenessProbe", "httpGet", "path") == "/-/healthy")
 
 
 def _startup_is_long_enough(deployment: _Deployment) -> bool:
-    probe = deployment.exporter.get("startupProbe", {})
+    probe = deployment.exporter["startupProbe"]
+    window: int = probe["periodSeconds"] * probe["failureThreshold"]
     # Two kinds of programs may be compiled, one after the other (bpf/attach.py).
-    return probe.get("periodSeconds", 10) * probe.get("failureThreshold", 3) > 2 * Config().loader.timeout
+    return window > 2 * Config().loader.timeout
 
 
 def _port_is_the_exporters(deployment: _Deployment) -> bool:
@@ -105,10 +98,14 @@ def _port_is_the_exporters(deployment: _Deployment) -> bool:
 
 
 def _config_is_accepted(deployment: _Deployment) -> bool:
-    try:
-        return bool(deployment.config)
-    except ConfigError:
-        return False
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(deployment.config_file[1])
+        file.flush()
+        try:
+            config_file.load(file.name)
+        except ConfigError:
+            return False
+    return True
 
 
 def _config_says_where_the_host_is(deployment: _Deployment) -> bool:
