@@ -70,6 +70,7 @@ bcc-packages:
 	@scripts/debian.sh install mmdebstrap debian-archive-keyring
 
 fleet-packages:
+	@scripts/debian.sh install openssl
 	@scripts/debian.sh extract sid $(DEBIAN)/sid prometheus promtool kustomize
 	@scripts/debian.sh extract bookworm $(DEBIAN)/bookworm prometheus
 	@scripts/debian.sh extract trixie $(DEBIAN)/trixie haproxy libc6 libcrypt1 libssl3t64 liblua5.4-0 libopentracing1 \

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The scrape configuration that prometheus-operator makes of a PodMonitor.
 
-Written after generatePodMonitorConfig and what it calls (pkg/prometheus/promcfg.go:1447 at 6adcebc, after v0.93.0), for one
-Prometheus without scrape classes, shards and enforced labels, and for the fields that ours has. It finds no pods:
+Written after generatePodMonitorConfig and what it calls (pkg/prometheus/promcfg.go:1447 at 6adcebc, after v0.93.0), for
+one Prometheus without scrape classes, shards and enforced labels, and for the fields that ours has. It finds no pods:
 targets come from whoever calls, with the labels that Kubernetes' service discovery gives to a pod's port.
 """
 
