@@ -1,53 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """Through the PodMonitor, and the plain scrape configuration, labels of pods arrive as the exporter says them.
 
-A real Prometheus does the relabelling. What it scrapes is written for this: a metric of a process in a pod, of one that
-is in none, and of the node, as the exporter has them.
+The exporter watches the simulator, whose processes have cgroups of pods, with the configuration of the ConfigMap; a
+real Prometheus does the relabelling. What service discovery would find is written here.
 """
 
 from __future__ import annotations
 
 import copy
-import http.server
-import threading
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.exposition import Labels
 from tests.fleet.kubernetes import K8S, build, one
 from tests.fleet.podmonitor import scrape_config
 from tests.fleet.prometheus import Prometheus
 from tests.fleet.tools import run, tool
+from tests.host_files import VLLM, simulated_node
+from tests.process import Exporter, issue_exactly
 
 PLAIN = K8S / "scrape_config.yaml"
-PAGE = b"""\
-# TYPE hmm_process_migrations_total counter
-hmm_process_migrations_total{comm="train.py",namespace="research",pod="train-0",container="trainer"} 5
-hmm_process_migrations_total{comm="python3",namespace="",pod="",container=""} 3
-# TYPE hmm_migrations_started_total counter
-hmm_migrations_started_total{class="prefetch"} 8
-"""
+OWN_POD = "hmm-exporter-x7k2p"
 
 
-class _Exporter(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-        self.end_headers()
-        self.wfile.write(PAGE)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-def _pod(**other: str) -> dict[str, str]:
+def _port(**other: str) -> dict[str, str]:
     """What service discovery knows of a port of a pod of the DaemonSet."""
     labels = {
         "namespace": "hmm-exporter",
-        "pod_name": "hmm-exporter-x7k2p",
+        "pod_name": OWN_POD,
         "pod_container_name": "hmm-exporter",
         "pod_container_port_name": "metrics",
         "pod_node_name": "gpu-1",
@@ -58,12 +44,13 @@ def _pod(**other: str) -> dict[str, str]:
     return {f"__meta_kubernetes_{name}": value for name, value in (labels | other).items()}
 
 
-OTHERS = (
-    _pod(pod_container_port_name="debug"),
-    _pod(pod_phase="Succeeded"),
-    _pod(pod_label_app_kubernetes_io_name="another-exporter"),
+PORTS = (
+    _port(),
+    # and what is none of ours
+    _port(pod_container_port_name="debug"),
+    _port(pod_phase="Succeeded"),
+    _port(pod_label_app_kubernetes_io_name="another-exporter"),
 )
-"""Ports that service discovery finds, too, and that are none of ours."""
 
 
 def _plain() -> dict[str, Any]:
@@ -86,71 +73,76 @@ def _configs() -> dict[str, dict[str, Any]]:
     }
 
 
-Scraped = Mapping[str, tuple[str, list[dict[str, str]]]]
+@dataclass(frozen=True)
+class Scraped:
+    said: set[Labels]
+    """The label sets of the exporter's own page, __name__ among them."""
+    address: Mapping[str, str]
+    """By configuration, which each have one of their own: the job's name is the same."""
+    series: Mapping[str, list[dict[str, str]]]
+    up: Mapping[str, list[dict[str, str]]]
+
+
+@pytest.fixture(scope="module")
+def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
+    if os.geteuid() != 0:
+        reason = "the exporter attaches BPF programs to the simulator: run as root"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("node")
+    files, cgroups = simulated_node(folder)
+    settings = yaml.safe_load(one(build(K8S / "base"), "ConfigMap")["data"]["config.yaml"])
+    addresses = [f"127.0.0.{number}:0" for number, _ in enumerate(_configs(), 1)]
+    with Exporter(folder, {**settings, **files.options, "web": {"listen_addresses": addresses}}) as running:
+        issue_exactly(2000, arguments=["--cgroups", str(cgroups)])
+        yield running
 
 
 @pytest.fixture(scope="module", params=["sid", "bookworm"])
-def scraped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
-    """By configuration: the address that it scraped, and the label sets of all series that came of it.
-
-    Prometheus is that of one of Debian's releases: 3, and 2.42."""
-    with http.server.ThreadingHTTPServer(("", 0), _Exporter) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        configs = _configs()
-        # An address of its own for each: the job's name is to be the same.
-        addresses = {name: f"127.0.0.{number}:{server.server_port}" for number, name in enumerate(configs, 1)}
-        jobs = [
-            {
-                **config,
-                "job_name": name,
-                "static_configs": [{"targets": [addresses[name]], "labels": labels} for labels in (_pod(), *OTHERS)],
-            }
-            for name, config in configs.items()
-        ]
-        with Prometheus(tmp_path_factory.mktemp("podmonitor"), jobs, release=request.param) as prometheus:
-            prometheus.wait_until_scraped(1)
-            series = prometheus.series('{__name__=~"hmm_.*|up"}')
-            yield {
-                name: (address, [labels for labels in series if labels["instance"] == address])
-                for name, address in addresses.items()
-            }
-        server.shutdown()
+def scraped(request: pytest.FixtureRequest, exporter: Exporter, tmp_path_factory: pytest.TempPathFactory) -> Scraped:
+    """By the Prometheus of one of Debian's releases: 3, and 2.42."""
+    configs = _configs()
+    (listening,) = (line for line in exporter.log.splitlines() if " msg=listening " in line)
+    address = dict(zip(configs, listening.partition('addresses="')[2].partition('"')[0].split()))
+    jobs = [
+        {**config, "job_name": name, "static_configs": [{"targets": [address[name]], "labels": port} for port in PORTS]}
+        for name, config in configs.items()
+    ]
+    said = {its | {("__name__", name)} for name, its in exporter.scrape().values if name.startswith("hmm_process_")}
+    with Prometheus(tmp_path_factory.mktemp("prometheus"), jobs, release=request.param) as prometheus:
+        prometheus.wait_until_scraped(1)
+        series, up = prometheus.series('{__name__=~"hmm_process_.*"}'), prometheus.series("up")
+    return Scraped(said, address, _by_address(series, address), _by_address(up, address))
 
 
-def _sorted(series: Sequence[Mapping[str, str]]) -> list[Any]:
-    return sorted(sorted(labels.items()) for labels in series)
+def _by_address(series: Sequence[dict[str, str]], address: Mapping[str, str]) -> dict[str, list[dict[str, str]]]:
+    return {name: [labels for labels in series if labels["instance"] == its] for name, its in address.items()}
 
 
-def _expected(**target: str) -> list[Any]:
-    process = {"__name__": "hmm_process_migrations_total", **target}
-    return _sorted(
-        [
-            {**process, "comm": "train.py", "namespace": "research", "pod": "train-0", "container": "trainer"},
-            {**process, "comm": "python3"},
-            {"__name__": "hmm_migrations_started_total", "class": "prefetch", **target},
-            {"__name__": "up", **target},
-        ]
-    )
+def _assert_as_said(scraped: Scraped, config: str, **target: str) -> None:
+    """That every series is the exporter's with these labels besides, and every target has no others."""
+    target["instance"] = scraped.address[config]
+    # To Prometheus a label that is empty is none.
+    expected = {frozenset([*target.items(), *(label for label in its if label[1])]) for its in scraped.said}
+    assert any(dict(its).get("pod") == VLLM.pod for its in expected)
+    assert {frozenset(labels.items()) for labels in scraped.series[config]} == expected
+    assert scraped.up[config] == [{"__name__": "up", **target}]
 
 
 @pytest.mark.parametrize("config", ["PodMonitor", "PodMonitor where honorLabels is overridden"])
-def test_the_podmonitor_leaves_pods_labels_alone_and_adds_node_and_job(scraped: Scraped, config: str) -> None:
-    address, series = scraped[config]
-    assert _sorted(series) == _expected(job="hmm-exporter", instance=address, endpoint="metrics", node="gpu-1")
+def test_the_podmonitor_leaves_labels_alone_and_adds_node_and_job(scraped: Scraped, config: str) -> None:
+    _assert_as_said(scraped, config, job="hmm-exporter", endpoint="metrics", node="gpu-1")
 
 
 def test_the_plain_scrape_configuration_does_so_too(scraped: Scraped) -> None:
-    address, series = scraped["plain"]
-    # "plain" is the job's name here; in the file it is the one that rules and dashboards expect.
+    _assert_as_said(scraped, "plain", job="plain", node="gpu-1")
+    # In the file, the job has the name that rules and dashboards expect.
     assert _plain()["job_name"] == "hmm-exporter"
-    assert _sorted(series) == _expected(job="plain", instance=address, node="gpu-1")
 
 
-def test_without_its_relabelings_ours_would_be_renamed_and_the_others_wrong(scraped: Scraped) -> None:
-    _, series = scraped["PodMonitor without its relabelings"]
-    by_comm = {labels["comm"]: labels for labels in series if "comm" in labels}
-    assert by_comm["train.py"]["exported_pod"] == "train-0"
-    assert by_comm["python3"]["pod"] == "hmm-exporter-x7k2p"
+def test_without_the_relabelings_pods_would_be_renamed_and_all_else_be_the_exporters(scraped: Scraped) -> None:
+    by_comm = {labels["comm"]: labels for labels in scraped.series["PodMonitor without its relabelings"]}
+    assert by_comm["VLLM::EngineCor"]["exported_pod"] == VLLM.pod
+    assert by_comm["ollama"]["pod"] == OWN_POD
 
 
 def test_promtool_accepts_the_plain_scrape_configuration(tmp_path: Path) -> None:
