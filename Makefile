@@ -42,10 +42,18 @@ bench: KERNEL ?= 6.12
 bench: setup lab-packages ## writes docs/benchmark.md: some fifteen minutes, on a machine that does nothing else
 	@KERNEL=$(KERNEL) .venv/bin/python -m tests.bench
 
-lint: setup lint-packages .venv/lint ## ruff, mypy, shellcheck
+dashboards: .venv/fleet ## writes dashboards/grafana/*.json, as dashboards/grafana/generate has them
+	@.venv/bin/python -m dashboards.grafana.generate
+
+pictures: setup fleet-packages .venv/fleet ## draws the dashboards as they would show ten minutes of the simulator: build/pictures
+	@scripts/debian.sh install chromium-headless-shell fonts-dejavu-core
+	@.venv/bin/python -m tests.fleet.pictures
+
+lint: setup lint-packages .venv/lint .venv/fleet ## ruff, mypy, shellcheck
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy --strict hmm_exporter tests
+	@.venv/bin/mypy --strict --python-version 3.11 dashboards
 	@shellcheck --severity=warning $(SHELL_SCRIPTS)
 
 format: .venv/lint ## ruff's fixes and format
@@ -103,6 +111,6 @@ lint-packages:
 .venv/bin/promtool: | .venv/bin/pip
 	@scripts/debian.sh unpack usr/bin/promtool $@ promtool prometheus
 
-.PHONY: help demo run test test-bcc test-lab test-matrix test-fleet bench lint format clean setup packages bcc-packages fleet-packages lab-packages lint-packages
+.PHONY: help demo run test test-bcc test-lab test-matrix test-fleet dashboards pictures bench lint format clean setup packages bcc-packages fleet-packages lab-packages lint-packages
 # apt-get and pip take one caller at a time.
 .NOTPARALLEL:
