@@ -19,7 +19,7 @@ mkdir -p "$to"
 cd "$to"
 echo '{"private": true}' >package.json
 # shellcheck disable=SC2086 # a list of words
-npm install --silent --no-audit --no-fund --ignore-scripts --save-exact $packages
+npm install --loglevel=error --no-audit --no-fund --ignore-scripts --save-exact $packages >/dev/null
 cat >types.ts <<'END'
 import type { IPodMonitor } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PodMonitor";
 import type { IPrometheusRule } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PrometheusRule";
