@@ -9,6 +9,8 @@ PROMTOOL = $(or $(shell command -v promtool 2>/dev/null),.venv/bin/promtool)
 
 # Tools of other releases of Debian, extracted: tests/fleet/tools.py finds them there.
 DEBIAN = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hmm-exporter/debian
+# What judges manifests; tests/fleet/kubernetes.py finds it there.
+KUBERNETES_MODELS = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hmm-exporter/kubernetes-models
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -76,8 +78,12 @@ bcc-packages:
 	@scripts/debian.sh install mmdebstrap debian-archive-keyring
 
 fleet-packages:
+	@scripts/debian.sh install openssl
 	@scripts/debian.sh extract sid $(DEBIAN)/sid prometheus promtool kustomize
 	@scripts/debian.sh extract bookworm $(DEBIAN)/bookworm prometheus
+	@scripts/debian.sh extract trixie $(DEBIAN)/trixie haproxy libc6 libcrypt1 libssl3t64 liblua5.4-0 libopentracing1 \
+		libopentracing-c-wrapper0t64 libjemalloc2 libpcre2-8-0 zlib1g libzstd1 libstdc++6 libgcc-s1
+	@scripts/kubernetes-models.sh $(KUBERNETES_MODELS)
 
 lint-packages:
 	@scripts/debian.sh install shellcheck
