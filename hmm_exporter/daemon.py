@@ -66,6 +66,8 @@ def run(config: Config) -> int:
             signal.signal(number, _stop)
         # Before anything costly: a port in use ends the start at once.
         passed = manager.listeners() if config.web.systemd_socket else ()
+        if manager.sockets and not passed:  # its port is then in use, and nobody would know by whom
+            _log.warning("a socket was passed and is not used: give --web.systemd-socket", name=manager.sockets[0][1])
         addresses = () if config.web.systemd_socket else config.web.listen_addresses
         server = Server(addresses, config.web.telemetry_path, registry, state, passed)
         server.start()

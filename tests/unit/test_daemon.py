@@ -352,6 +352,15 @@ def test_a_passed_socket_is_served_and_no_other_port(machine: Machine, monkeypat
     assert answers == [(200, "ready\n")]
 
 
+def test_a_passed_socket_that_nobody_asked_for_is_told(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    assert run(configured()) == 0
+    assert "a socket was passed and is not used: give --web.systemd-socket" in caplog.messages
+
+
 def test_a_socket_that_was_not_passed_ends_the_start_before_anything_costly(machine: Machine) -> None:
     with pytest.raises(StartError, match=r"^web\.systemd_socket: no socket was passed"):
         run(replace(Config(), web=Web(systemd_socket=True)))
