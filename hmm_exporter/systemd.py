@@ -51,7 +51,7 @@ class Manager:
         """The passed sockets, to be closed by the caller. Raises StartError if it cannot listen on them."""
         if not self.sockets:
             raise StartError(
-                "web.systemd_socket: no socket was passed: systemd passes those of hmm-exporter.socket, if that is started"
+                "web.systemd_socket: no socket was passed: systemd passes those of hmm-exporter.socket, when started"
             )
         return [_listener(number, name) for number, name in self.sockets]
 
