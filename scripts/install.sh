@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# install: puts the exporter and its units below $DESTDIR. What it needs is the system's own, as python3-bpfcc is; what of
-# it the system lacks, or has too old, comes from PyPI into the exporter's folder. Configuration that is there is kept.
+# install: puts the exporter and its units below $DESTDIR. What it needs is the system's own, as python3-bpfcc is; what
+# of it the system lacks, or has too old, comes from PyPI into the exporter's folder. Configuration is never overwritten.
 # uninstall: takes all of that away again, but for the configuration.
 # For `make install` and `make uninstall`, which pass PREFIX and DESTDIR, and UNITDIR for systemd's units.
 set -eu
@@ -84,7 +84,7 @@ install_all() {
 
 uninstall_all() {
 	if [ -z "$to" ] && systemctl is-enabled hmm-exporter.service hmm-exporter.socket 2>/dev/null | grep -q '^enabled'; then
-		echo "install.sh: hmm-exporter is enabled; first: systemctl disable --now hmm-exporter.service hmm-exporter.socket" >&2
+		echo "install.sh: it is enabled; first: systemctl disable --now hmm-exporter.service hmm-exporter.socket" >&2
 		exit 1
 	fi
 	rm -rf "$to$library" "$to$drop_ins"
