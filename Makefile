@@ -23,6 +23,12 @@ demo: setup ## the exporter on the simulator, at http://127.0.0.1:10466/metrics
 run: setup ## the exporter on this machine's kernel, with the defaults
 	@.venv/bin/hmm-exporter --config.file config.example.yaml
 
+install: install-packages ## below PREFIX (/usr/local), with units for systemd; DESTDIR as usual. Starts nothing
+	@PYTHON="$(PYTHON)" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" UNITDIR="$(UNITDIR)" scripts/install.sh install
+
+uninstall: ## takes that away again, but for /etc/hmm-exporter
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" UNITDIR="$(UNITDIR)" scripts/install.sh uninstall
+
 test: setup $(PROMTOOL) ## the tests that need no other kernel than this machine's: a few minutes
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" pytest tests/unit tests/bpf
 
@@ -71,14 +77,17 @@ setup: packages .venv/package
 packages:
 	@scripts/debian.sh install python3-venv python3-bpfcc gcc libc6-dev binutils
 
+install-packages:
+	@scripts/debian.sh install python3-bpfcc python3-prometheus-client python3-yaml python3-venv
+
 lab-packages:
 	@scripts/debian.sh install qemu-system-x86 mmdebstrap e2fsprogs util-linux debian-archive-keyring
 
 bcc-packages:
 	@scripts/debian.sh install mmdebstrap debian-archive-keyring
 
-fleet-packages:
-	@scripts/debian.sh install openssl
+fleet-packages: install-packages
+	@scripts/debian.sh install openssl systemd
 	@scripts/debian.sh extract sid $(DEBIAN)/sid prometheus promtool kustomize
 	@scripts/debian.sh extract bookworm $(DEBIAN)/bookworm prometheus
 	@scripts/debian.sh extract trixie $(DEBIAN)/trixie haproxy libc6 libcrypt1 libssl3t64 liblua5.4-0 libopentracing1 \
@@ -111,6 +120,6 @@ lint-packages:
 .venv/bin/promtool: | .venv/bin/pip
 	@scripts/debian.sh unpack usr/bin/promtool $@ promtool prometheus
 
-.PHONY: help demo run test test-bcc test-lab test-matrix test-fleet dashboards pictures bench lint format clean setup packages bcc-packages fleet-packages lab-packages lint-packages
+.PHONY: help demo run install uninstall test test-bcc test-lab test-matrix test-fleet dashboards pictures bench lint format clean setup packages bcc-packages fleet-packages install-packages lab-packages lint-packages
 # apt-get and pip take one caller at a time.
 .NOTPARALLEL:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from hmm_exporter import __version__, log
-from hmm_exporter.config import Config, ConfigError
+from hmm_exporter.config import Config, ConfigError, Web
 from hmm_exporter.config_file import load
 from hmm_exporter.config_value import options, override
 from hmm_exporter.errors import StartError
@@ -31,10 +31,11 @@ PROG = "hmm-exporter"
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
-# Flag, option, and what the flag's value is called.
+# Flag, option, and what the flag's value is called; a flag without one switches its option on.
 _FLAGS = (
     ("--web.listen-address", "web.listen_addresses", "ADDRESS"),
     ("--web.telemetry-path", "web.telemetry_path", "PATH"),
+    ("--web.systemd-socket", "web.systemd_socket", ""),
     ("--log.level", "log.level", "LEVEL"),
     ("--log.format", "log.format", "FORMAT"),
     ("--simulator", "simulator", "PROGRAM"),
@@ -148,6 +149,8 @@ def _configure(given: argparse.Namespace) -> Config:
         texts = getattr(given, key)
         if texts is not None:
             config = override(config, key, texts, flag)
+    if config.web.systemd_socket and config.web.listen_addresses != Web().listen_addresses:
+        raise ConfigError("web.listen_addresses and web.systemd_socket: one of the two is allowed")
     return config
 
 
@@ -207,6 +210,9 @@ def _parser() -> argparse.ArgumentParser:
         if isinstance(default, tuple):
             text += "; may be given several times"
             default = " ".join(default)
+        if not metavar:
+            parser.add_argument(flag, dest=key, action="append_const", const="true", help=text)
+            continue
         text += f" (default: {default or 'none'})"
         parser.add_argument(flag, dest=key, metavar=metavar, action="append", help=text)
     parser.add_argument(

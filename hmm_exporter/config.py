@@ -94,6 +94,10 @@ class Web:
             allowed="a path such as /metrics, of letters, digits and . _ ~ - /, not below /-/",
         ),
     )
+    systemd_socket: bool = field(
+        default=False,
+        metadata=_rule("listen on the sockets that systemd passes (hmm-exporter.socket), in place of listen_addresses"),
+    )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from hmm_exporter import __version__, log
+from hmm_exporter import __version__, log, systemd
 from hmm_exporter.bpf import lockdown
 from hmm_exporter.bpf.attach import Attachments, attach
 from hmm_exporter.bpf.plan import ATTACHED, DENIED, ERROR, Outcome, choose, reads_cgroups
@@ -60,15 +60,21 @@ class State:
 
 def run(config: Config) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status. Raises StartError."""
+    manager = systemd.manager()
     registry, state = CollectorRegistry(), State()
     server, attachments = None, None
     try:
         for number in _SIGNALS:
             signal.signal(number, _stop)
         # Before anything costly: a port in use ends the start at once.
-        server = Server(config.web.listen_addresses, config.web.telemetry_path, registry, state)
+        passed = manager.listeners() if config.web.systemd_socket else ()
+        if manager.sockets and not passed:  # its port is then in use, and nobody would know by whom
+            _log.warning("a socket was passed and is not used: give --web.systemd-socket", name=manager.sockets[0][1])
+        addresses = () if config.web.systemd_socket else config.web.listen_addresses
+        server = Server(addresses, config.web.telemetry_path, registry, state, passed)
         server.start()
         _log.info("listening", addresses=" ".join(server.addresses), version=__version__)
+        manager.status("compiling and attaching the probes")
         kernel = watched_kernel(config)
         attachments, outcomes = attach_probes(kernel, config)
         _log_outcomes(outcomes)
@@ -86,11 +92,19 @@ def run(config: Config) -> int:
             probes=len(outcomes),
             seconds=round(_seconds_since_start(), 2),
         )
+        manager.ready(_summary(outcomes))
+        pause = min(SWEEP_SECONDS, manager.watchdog / 2 or SWEEP_SECONDS)
         while True:
-            time.sleep(SWEEP_SECONDS)
+            time.sleep(pause)
             _sweep(scrape)
+            # Whoever is told to live has just read all maps, which takes the lock of a scrape, and is listened to.
+            if server.alive(patience=pause / 2):
+                manager.alive()
+            else:
+                _log.error("the thread that accepts connections does not answer")
     except _Stop:
         _log.info("stopping")
+        manager.stopping()
         return 0
     finally:
         for number in _SIGNALS:
@@ -157,6 +171,12 @@ def _log_outcomes(outcomes: Sequence[Outcome]) -> None:
             _log.debug("probe attached", **fields, function=outcome.function)
         else:
             _log.debug("probe left out", **fields, reason=outcome.reason)
+
+
+def _summary(outcomes: Sequence[Outcome]) -> str:
+    """``18 of 19 probes attached``: of those that this kernel has and the configuration wants."""
+    wanted = [outcome for outcome in outcomes if outcome.state in (ATTACHED, DENIED, ERROR)]
+    return f"{sum(outcome.state == ATTACHED for outcome in wanted)} of {len(wanted)} probes attached"
 
 
 def _sweep(scrape: Scrape) -> None:

@@ -47,7 +47,7 @@ _log = log.Logger(__name__)
 
 
 class Server:
-    """Serves metrics, health and the landing page on *addresses*.
+    """Serves metrics, health and the landing page on *addresses*, and on sockets that listen already.
 
     The constructor listens, so that a port in use is known before anything costly begins; clients
     that come before :meth:`start` wait. Raises StartError.
@@ -59,13 +59,15 @@ class Server:
         telemetry_path: str,
         registry: CollectorRegistry,
         status: Status,
+        listeners: Sequence[socket.socket] = (),
     ) -> None:
         self._routes = Routes(telemetry_path, registry, status)
-        self._listeners: list[socket.socket] = []
+        self._listeners = list(listeners)
         self._connections: set[socket.socket] = set()
         self._full = False
         self._changed = threading.Condition()
         self._closing = threading.Event()
+        self._answered = threading.Event()
         self._thread: threading.Thread | None = None
         self._wake, self._woken = socket.socketpair()
         try:
@@ -83,6 +85,12 @@ class Server:
         """Begin to answer."""
         self._thread = threading.Thread(target=self._accept_all, name="web", daemon=True)
         self._thread.start()
+
+    def alive(self, patience: float) -> bool:
+        """Whether the thread that accepts does its rounds: it answers a knock within *patience* seconds."""
+        self._answered.clear()
+        self._wake.send(b"?")
+        return self._answered.wait(patience)
 
     def close(self) -> None:
         """Stop: at once where nothing is under way, within a second whatever clients do."""
@@ -113,7 +121,10 @@ class Server:
                 selector.register(listener, selectors.EVENT_READ)
             while not self._closing.is_set():
                 for key, _ in selector.select():
-                    if key.fileobj is not self._woken:
+                    if key.fileobj is self._woken:
+                        self._woken.recv(_MAX_LINE)
+                        self._answered.set()
+                    else:
                         self._accept(cast(socket.socket, key.fileobj))
 
     def _accept(self, listener: socket.socket) -> None:

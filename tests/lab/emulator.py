@@ -6,6 +6,7 @@ Belongs here: QEMU's options and the kernel's. Does not belong here: starting, t
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import socket
 from collections.abc import Sequence
@@ -17,11 +18,14 @@ from tests.lab.image import Image
 #: The exporter's port in the guest, which the host reaches at the machine's `host_port`.
 GUEST_PORT = 10466
 
+#: The first process: init.sh, which is quick, or systemd, where the image has it (systemd.sh).
+INIT = "/init"
+SYSTEMD = "/usr/lib/systemd/systemd"
+
 _KERNEL_ARGUMENTS = (
     "root=/dev/nvme0n1",
     "rootfstype=ext4",
     "rw",
-    "init=/init",
     "console=ttyS0",
     "quiet",
     # With -no-reboot a panic ends the emulator at once, instead of hanging until a timeout.
@@ -45,6 +49,12 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _disk(number: int, path: Path) -> tuple[str, ...]:
+    # NVMe and not virtio: its driver is built into the cloud kernel, so no initial RAM disk is needed.
+    drive = f"file={path},format=raw,snapshot=on,if=none,id=disk{number}"
+    return "-drive", drive, "-device", f"nvme,drive=disk{number},serial=disk{number}"
+
+
 @dataclass(frozen=True)
 class Emulator:
     """One machine's description; `folder` receives its sockets and logs."""
@@ -54,6 +64,9 @@ class Emulator:
     memory_mib: int
     processors: int
     kernel_arguments: Sequence[str]
+    init: str = INIT
+    #: Disks besides the root: /dev/nvme1n1 and so on. What the guest writes to them is not kept.
+    disks: Sequence[Path] = ()
     host_port: int = field(default_factory=_free_port)
 
     @property
@@ -69,7 +82,7 @@ class Emulator:
         for tool, package in (("qemu-system-x86_64", "qemu-system-x86"), ("setpriv", "util-linux")):
             if shutil.which(tool) is None:
                 raise VirtualMachineError(f"{tool} is missing; install the package: {package}")
-        kernel_arguments = " ".join((*_KERNEL_ARGUMENTS, *self.kernel_arguments))
+        kernel_arguments = " ".join((*_KERNEL_ARGUMENTS, f"init={self.init}", *self.kernel_arguments))
         forward = f"hostfwd=tcp:127.0.0.1:{self.host_port}-:{GUEST_PORT}"
         return [
             # Should the process that holds the machine be killed, the kernel kills the machine, too.
@@ -81,9 +94,7 @@ class Emulator:
             # Five-level page tables do nothing for us and cost time.
             "-cpu", "max,-la57", "-smp", str(self.processors), "-m", str(self.memory_mib),
             "-kernel", str(self.image.kernel), "-append", kernel_arguments,
-            # NVMe and not virtio: its driver is built into the cloud kernel, so no initial RAM disk is needed.
-            "-drive", f"file={self.image.disk},format=raw,snapshot=on,if=none,id=root",
-            "-device", "nvme,drive=root,serial=root",
+            *itertools.chain(*map(_disk, itertools.count(), (self.image.disk, *self.disks))),
             # The guest reaches nothing; the host reaches one port.
             "-netdev", f"user,id=network,restrict=on,{forward}",
             "-device", "virtio-net-pci,netdev=network,romfile=",

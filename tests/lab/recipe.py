@@ -33,7 +33,8 @@ class Recipe:
     #: The package whose description says which kernel is the newest, and where it says so.
     newest: str
     release_pattern: str
-    #: Packages of the kernel itself, in both roots: none where a script builds it.
+    #: Packages that only this kernel's image has, in both roots: the kernel itself, where no script builds it, and what
+    #: tests for which one kernel is enough need.
     kernel_packages: tuple[str, ...]
     #: Packages of the root that compiles, and the scripts that run there in turn, with release and series as arguments.
     #: What they leave in /build/installed is copied over the root that boots.
@@ -48,6 +49,8 @@ BOOT_PACKAGES = (
     "bpftool", "bpftrace", "curl", "iproute2", "kmod", "procps", "python3-bpfcc", "python3-prometheus-client",
     "python3-yaml", "qemu-guest-agent",
 )  # fmt: skip
+#: For what a fleet runs the exporter under: systemd, and the container runtime of Kubernetes.
+_FLEET_PACKAGES = ("containerd", "dbus", "libcap2-bin", "runc", "systemd", "systemd-sysv")
 _COMPILER = ("binutils", "gcc", "libc6-dev", "make", "xz-utils", "zstd")
 _KERNEL_COMPILER = (*_COMPILER, "bc", "bison", "dwarves", "flex", "kmod", "libelf-dev", "python3-minimal")
 
@@ -62,9 +65,9 @@ def _stock(kernel: str, suite: str) -> Recipe:
         release_pattern=r"^Depends:.*\blinux-image-(\d\S*-cloud-amd64)",
         # By their own names: linux-image-* would pull in a generator of initial RAM disks, which this kernel does not
         # need (NVMe and ext4 are built in).
-        kernel_packages=("linux-binary-{release}", "linux-modules-{release}"),
+        kernel_packages=("linux-binary-{release}", "linux-modules-{release}", *_FLEET_PACKAGES),
         build_packages=(*_COMPILER, "linux-headers-{release}", "linux-source-{series}"),
-        scripts=("module.sh", "hmm-tests.sh"),
+        scripts=("module.sh", "hmm-tests.sh", "systemd.sh"),
         files=("select.c",),
     )
 

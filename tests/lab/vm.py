@@ -25,7 +25,7 @@ from types import TracebackType
 from tests.lab.agent import AgentError, AgentGoneError, Exit, GuestAgent
 from tests.lab.builder import ImageError
 from tests.lab.command import CommandError, GuestProcess, Result, pause
-from tests.lab.emulator import GUEST_PORT, Emulator, VirtualMachineError
+from tests.lab.emulator import GUEST_PORT, INIT, SYSTEMD, Emulator, VirtualMachineError
 from tests.lab.image import Image, ensure_image
 from tests.lab.recipe import RecipeError
 
@@ -61,11 +61,14 @@ class VirtualMachine:
         processors: int = 1,
         kernel_arguments: Sequence[str] = (),
         boot_timeout: float = 180.0,
+        init: str = INIT,
+        disks: Sequence[Path] = (),
     ) -> None:
         self.image = image or ensure_image()
         self.boot_seconds = 0.0
         self._temporary = tempfile.TemporaryDirectory(prefix="hmm-exporter-lab-")
-        self._emulator = Emulator(self.image, Path(self._temporary.name), memory_mib, processors, kernel_arguments)
+        folder = Path(self._temporary.name)
+        self._emulator = Emulator(self.image, folder, memory_mib, processors, kernel_arguments, init, disks)
         self._boot_timeout = boot_timeout
         self._numbers = itertools.count(1)
         self._marks: dict[int, int] = {}
@@ -230,10 +233,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Boot a lab machine, run one command in it, print what it says.")
     parser.add_argument("command")
     parser.add_argument("--push", metavar="PATH", type=Path, help="a file or folder, copied to /tmp/NAME first")
+    parser.add_argument("--systemd", action="store_true", help="with systemd as the first process")
+    parser.add_argument("--disk", metavar="IMAGE", type=Path, action="append", default=[], help="one disk more")
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds for the command (default: 600)")
     options = parser.parse_args()
     try:
-        with VirtualMachine() as machine:
+        with VirtualMachine(init=SYSTEMD if options.systemd else INIT, disks=options.disk) as machine:
             forward = f"127.0.0.1:{machine.host_port} leads to its port {GUEST_PORT}"
             print(f"booted in {machine.boot_seconds:.1f} s; {forward}", flush=True)
             if options.push:

@@ -20,7 +20,7 @@ import pytest
 
 import hmm_exporter
 from hmm_exporter import cli
-from hmm_exporter.config import Config
+from hmm_exporter.config import Config, Web
 from hmm_exporter.errors import StartError
 
 
@@ -104,6 +104,16 @@ def test_flags_beat_the_file_and_the_file_beats_the_defaults(daemon: Daemon, tmp
     assert (config.log.level, config.log.format) == ("warning", "json")
     assert config.limits.series == 2500
     assert config.simulator == "./simulator"
+
+
+def test_a_flag_without_a_value_switches_its_option_on(daemon: Daemon) -> None:
+    assert cli.main(["--web.systemd-socket"]) == 0
+    assert daemon.calls[-1][1].web == Web(systemd_socket=True)
+
+
+def test_addresses_are_not_for_who_is_passed_sockets(daemon: Daemon, capfd: pytest.CaptureFixture[str]) -> None:
+    said = refused(capfd, "--web.systemd-socket", "--web.listen-address=127.0.0.1:1")
+    assert said == "web.listen_addresses and web.systemd_socket: one of the two is allowed"
 
 
 def test_of_a_flag_given_twice_the_last_counts(daemon: Daemon) -> None:

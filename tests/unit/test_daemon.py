@@ -6,6 +6,7 @@ Attaching is the affair of tests/unit/bpf; here a stand-in attaches nothing. The
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from hmm_exporter import __version__, daemon
+from hmm_exporter import __version__, daemon, systemd
 from hmm_exporter.bpf.attach import Attachments
 from hmm_exporter.bpf.plan import ABSENT, ATTACHED, DENIED, DISABLED, ERROR, Outcome
 from hmm_exporter.bpf.source import Plan
@@ -68,6 +69,7 @@ class Machine:
         """Probes that are not attached by fentry: state, kind, reason."""
         self.in_sleep: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGTERM)
         self.in_attach: Callable[[], None] = lambda: None
+        self.pause = daemon.SWEEP_SECONDS
 
     def running_kernel(self) -> Kernel:
         self.done.append("kernel")
@@ -92,7 +94,7 @@ class Machine:
         return attachments
 
     def sleep(self, seconds: float) -> None:
-        assert seconds == daemon.SWEEP_SECONDS
+        assert seconds == self.pause
         self.done.append("sleep")
         self.in_sleep()
 
@@ -255,6 +257,114 @@ def test_a_sweep_that_fails_is_logged_and_tried_again(
         assert run(configured()) == 0
     assert machine.done == ["kernel", "attach", "sleep", "sweep", "sleep", "close"]
     assert "cannot end idle rows" in caplog.text
+
+
+class Manager:
+    """Stands where systemd does: a socket that is told, and the environment that says so."""
+
+    def __init__(self, environment: pytest.MonkeyPatch, folder: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(folder / "notify"))
+        self.socket.setblocking(False)
+        environment.setenv("NOTIFY_SOCKET", str(folder / "notify"))
+        environment.setenv("WATCHDOG_USEC", "8000000")
+
+    def told(self) -> list[str]:
+        """All that it was told since it was last asked."""
+        messages = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                messages.append(self.socket.recv(4096).decode())
+        return messages
+
+
+@pytest.fixture
+def manager(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Manager]:
+    made = Manager(monkeypatch, tmp_path)
+    machine.pause = 4.0
+    yield made
+    made.socket.close()
+
+
+def test_the_service_manager_is_told_of_start_readiness_life_and_stop(machine: Machine, manager: Manager) -> None:
+    told: list[list[str]] = []
+    machine.states = {"hmm_range_fault": (DENIED, "none", "not permitted")}
+
+    def three_times() -> None:
+        told.append(manager.told())
+        if len(told) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    machine.in_attach = lambda: told.append(manager.told())
+    machine.in_sleep = three_times
+    assert run(configured()) == 0
+    groups = {group.name for group in GROUPS if group.default}
+    wanted = sum(probe.group in groups for probe in PROBES)
+    assert told == [
+        ["STATUS=compiling and attaching the probes"],
+        [f"READY=1\nSTATUS={wanted - 1} of {wanted} probes attached"],
+        ["WATCHDOG=1"],
+        ["WATCHDOG=1"],
+    ]
+    assert manager.told() == ["STOPPING=1\nSTATUS=stopping"]
+
+
+def test_what_is_started_for_compiling_is_not_told_of_the_service_manager(machine: Machine, manager: Manager) -> None:
+    left: list[str] = []
+    machine.in_attach = lambda: left.extend(os.environ)
+    run(configured())
+    assert "PATH" in left
+    assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC"} & set(left)
+
+
+def test_a_daemon_that_cannot_accept_any_more_does_not_say_that_it_lives(
+    machine: Machine, manager: Manager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Server, "start", lambda server: None)  # as if its thread had ended
+    machine.pause = 0.02
+    monkeypatch.setenv("WATCHDOG_USEC", "40000")
+
+    def twice() -> None:
+        if machine.done.count("sleep") == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    machine.in_sleep = twice
+    assert run(configured()) == 0
+    assert "WATCHDOG=1" not in manager.told()
+    assert "the thread that accepts connections does not answer" in caplog.messages
+
+
+def test_a_passed_socket_is_served_and_no_other_port(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = []
+    with socket.create_server(("127.0.0.1", 0)) as passed:
+        port = passed.getsockname()[1]
+        taken = passed.detach()
+    monkeypatch.setattr(systemd, "_FIRST", taken)
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+
+    def ask_and_stop() -> None:
+        answers.append(get(port, "/-/ready"))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    machine.in_sleep = ask_and_stop
+    assert run(replace(Config(), web=Web(systemd_socket=True))) == 0
+    assert answers == [(200, "ready\n")]
+
+
+def test_a_passed_socket_that_nobody_asked_for_is_told(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    assert run(configured()) == 0
+    assert "a socket was passed and is not used: give --web.systemd-socket" in caplog.messages
+
+
+def test_a_socket_that_was_not_passed_ends_the_start_before_anything_costly(machine: Machine) -> None:
+    with pytest.raises(StartError, match=r"^web\.systemd_socket: no socket was passed"):
+        run(replace(Config(), web=Web(systemd_socket=True)))
+    assert machine.done == []
 
 
 def test_a_simulator_is_watched_in_place_of_the_kernel(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

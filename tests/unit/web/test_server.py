@@ -424,6 +424,27 @@ def test_closing_twice_or_without_a_start_is_no_error() -> None:
     server.close()
 
 
+def test_it_is_alive_while_it_accepts_and_not_before_or_after() -> None:
+    server = Server(["127.0.0.1:0"], "/metrics", CollectorRegistry(), State())
+    assert not server.alive(0.01)
+    server.start()
+    assert all(server.alive(10) for _ in range(3))
+    server.close()
+
+
+def test_sockets_that_listen_already_are_served() -> None:
+    made = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    ports = tuple(listener.getsockname()[1] for listener in made)
+    for listener in made:
+        listener.setblocking(False)
+    server = Server([], "/metrics", CollectorRegistry(), State(), made)
+    server.start()
+    assert server.ports == ports
+    assert all(healthy("127.0.0.1", port) for port in ports)
+    server.close()
+    assert not any(healthy("127.0.0.1", port) for port in ports)
+
+
 def closing_takes(web: Fixture) -> float:
     started = time.monotonic()
     web.server.close()
