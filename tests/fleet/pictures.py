@@ -223,7 +223,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         simulated_fleet(Path(folder), SECONDS, on_first=(), releases=("sid",)) as fleet,
     ):
-        draw(fleet.servers["sid"], fleet.started, fleet.ended)
+        draw(fleet.servers["sid"], fleet.started, fleet.started + SECONDS)
 
 
 if __name__ == "__main__":
