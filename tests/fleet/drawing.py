@@ -136,7 +136,7 @@ def heatmap(buckets: Sequence[Line], unit: str, width: int, height: int, start: 
         left = LEFT + (at - start) / (end - start) * (width - LEFT - RIGHT) - cell_width
         if left >= LEFT - cell_width / 2:
             colour = _heat(math.sqrt(value / most))
-            parts.append(_box(left, y(number), max(1, cell_width - 0.6), max(1, cell_height - 1), colour))
+            parts.append(_box(left, y(number), cell_width - (cell_width > 6), cell_height - 1, colour))
     return _svg(parts, width, height)
 
 
@@ -204,7 +204,8 @@ def _text(x: float, y: float, words: str, anchor: str = "start", size: int = 12,
 
 
 def _box(x: float, y: float, width: float, height: float, colour: str) -> str:
-    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{colour}"/>'
+    at = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
+    return f'<rect {at} fill="{colour}" shape-rendering="crispEdges"/>'
 
 
 def _axes(width: int, plot_height: float, start: float, end: float, marks: Sequence[tuple[float, str]]) -> str:

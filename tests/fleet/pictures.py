@@ -85,7 +85,7 @@ class Page:
         return (
             f"<h1>{html.escape(self.dashboard['title'])}{chips}</h1>"
             '<p class="note">Drawn from a Prometheus that scraped hmm-exporter on the simulator for ten minutes; not a'
-            " Grafana screenshot. Names of pods are made up.</p>"
+            " Grafana screenshot.</p>"
         )
 
     def _content(self, panel: Json, width: int, height: int) -> str:
@@ -223,7 +223,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         simulated_fleet(Path(folder), SECONDS, on_first=(), releases=("sid",)) as fleet,
     ):
-        draw(fleet.servers["sid"], fleet.started, fleet.ended)
+        draw(fleet.servers["sid"], fleet.started, fleet.started + SECONDS)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import yaml
 from tests.fleet.tools import tool
 
 READY_SECONDS = 60
-SCRAPE_INTERVAL = 1
+SCRAPE_INTERVAL = 2
 
 
 class Refused(Exception):

@@ -34,7 +34,10 @@ CHOICES = {
     "cluster": Choice('__name__="hmm_exporter_build_info"', (), "Empty where there is only one."),
     "node": Choice('__name__="hmm_exporter_build_info"', ("cluster",), "The label node of the scrape's target."),
     "pgmap_owner": Choice(
-        '__name__="hmm_pgmap_owner_info"', ("cluster", "node"), "Who owns device memory, by name: amdgpu-1, nvidia_uvm."
+        '__name__="hmm_pgmap_owner_info"',
+        ("cluster", "node"),
+        "Who owns device memory, by name: amdgpu-1, nvidia_uvm. Panels about processes and range faults do not heed"
+        " it.",
     ),
     "namespace": Choice(_PROCESSES, ("cluster", "node"), "Empty where kubernetes.enabled is off."),
     "pod": Choice(_PROCESSES, ("cluster", "node", "namespace"), "Empty where kubernetes.enabled is off."),

@@ -22,6 +22,7 @@ from dashboards.grafana.generate.promql import (
     quantile,
     rates,
     ratio,
+    thrashing,
     top,
     total,
     unmoved_share,
@@ -51,11 +52,11 @@ BOARD = Board(
         single(
             "Worst thrash ratio",
             "Bytes that CPU faults brought back within thrash_window (10 s) of their arrival on a device, over bytes"
-            " that migrations copied to devices (migrate_vma_pages), of the process where that is most. Near 0 is"
-            " good; 0.5 means that half of what is sent is sent in vain. It can exceed 1: pages made on the device"
-            " (zero-filled) are not in the denominator.",
+            " that migrations copied to devices (migrate_vma_pages), of the process where that is most (of those of"
+            " which 64 KiB a second come back, at least). Near 0 is good; 0.5 means that half of what is sent is sent"
+            " in vain. It can exceed 1: pages made on the device (zero-filled) are not in the denominator.",
             "percentunit",
-            Query(worst(process_thrash_ratio(NODE, PER_PROCESS))),
+            Query(worst(thrashing(NODE))),
             bad=0.5,
         ),
         single(
@@ -109,7 +110,7 @@ BOARD = Board(
                     " see: of such a node the other figures may be too low.",
                     ("cluster", "node"),
                     Query(
-                        worst(process_thrash_ratio(NODE, PER_PROCESS, SHOWN), PER_NODE),
+                        worst(thrashing(NODE, SHOWN), PER_NODE),
                         "worst thrash ratio",
                         "percentunit",
                     ),
@@ -145,11 +146,12 @@ BOARD = Board(
                 time_series(
                     "Thrash ratio by process",
                     "Bytes brought back by CPU faults within thrash_window over bytes copied to devices, of the ten"
-                    " processes with most. Lasting values of a few tenths: CPU and GPU work on the same memory in"
-                    " turns, or there is less device memory than the jobs want.",
+                    " processes with most (those of which 64 KiB a second come back, at least). Lasting values of a"
+                    " few tenths: CPU and GPU work on the same memory in turns, or there is less device memory than"
+                    " the jobs want.",
                     "percentunit",
                     Query(
-                        top(10, process_thrash_ratio(NODE, PER_PROCESS)),
+                        top(10, thrashing(NODE)),
                         "{{comm}} {{namespace}} {{pod}} {{slurm_job}} {{node}}",
                     ),
                     link=TO_NODE,

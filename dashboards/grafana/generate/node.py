@@ -9,13 +9,12 @@ from dashboards.grafana.generate.panels import Query, single
 from dashboards.grafana.generate.promql import (
     NODE,
     OWNER,
-    PER_PROCESS,
     TO_DEVICE,
     TO_HOST,
     ebusy_ratio,
-    process_thrash_ratio,
     quantile,
     rates,
+    thrashing,
     total,
     worst,
 )
@@ -27,9 +26,10 @@ _SUMMARY = (
     single(
         "Worst thrash ratio",
         "Bytes that CPU faults brought back within thrash_window (10 s) of their arrival on a device, over bytes that"
-        " migrations copied to devices, of the process where that is most. Near 0 is good.",
+        " migrations copied to devices, of the process where that is most (of those of which 64 KiB a second come"
+        " back, at least). Near 0 is good.",
         "percentunit",
-        Query(worst(process_thrash_ratio(NODE, PER_PROCESS))),
+        Query(worst(thrashing(NODE))),
         bad=0.5,
     ),
     single(

@@ -81,6 +81,12 @@ def process_thrash_ratio(selected: str, by: str = "", window: str = POINT) -> st
     )
 
 
+def thrashing(selected: str, window: str = POINT) -> str:
+    """By process, without those of which less than sixteen pages a second come back: a ratio of nearly nothing."""
+    returned = rates("hmm_process_returned_bytes_total", selected, PER_PROCESS, window)
+    return f"{process_thrash_ratio(selected, PER_PROCESS, window)} and {returned} > 65536"
+
+
 def worst(vector: str, by: str = "") -> str:
     return f"max by ({by}) ({vector})" if by else f"max({vector})"
 
