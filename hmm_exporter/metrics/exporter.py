@@ -172,8 +172,8 @@ def maps(map_set: MapSet, rows: Rows, threads: Sequence[Thread], arrivals: int) 
     yield overflow
     yield CounterMetricFamily(
         "hmm_exporter_residency_misses",
-        "CPU faults that brought back pages of a region whose arrival is not known: before the start, more than an hour"
-        " ago, in a fork's parent, or when there was no room for it.",
+        "CPU faults that brought back pages of a region whose arrival is not known: before the start, too long ago"
+        " (an hour, or less while the map fills up), in a fork's parent, or when there was no room for it.",
         value=rows[tables.LOSS][Loss.arrival_unknown].words[0],
     )
 

@@ -74,10 +74,12 @@ class Idle:
         clock: Callable[[], float],
         is_over: Callable[[Table, int | bytes], bool] = lambda admission, value: False,
         ended: Callable[[Table, Row], None] = lambda table, row: None,
+        thrash_window: float = 0.0,
     ) -> None:
         """``ttl`` in seconds, 0 for never; ``clock`` is CLOCK_MONOTONIC in seconds.
 
-        ``is_over``: whether a value cannot count again. ``ended`` is told of each row that is removed.
+        ``is_over``: whether a value cannot count again. ``ended`` is told of each row that is removed. For
+        ``thrash_window`` seconds at least, an arrival is remembered.
         """
         self._maps = maps
         self._ttl = ttl
@@ -86,6 +88,7 @@ class Idle:
         self._ended = ended
         self._dimensions = dimensions()
         self._seen: dict[tuple[Table, int | bytes], tuple[dict[tuple[Table, KeyValues], int], float]] = {}
+        self._thrash_window = thrash_window
         self.arrivals = 0
         """Regions whose arrival on a device is remembered, as of the latest sweep."""
         self.gone = Totals()
@@ -99,8 +102,16 @@ class Idle:
                 self.gone = self.gone.plus(Totals(abandoned=1))
 
     def sweep_arrivals(self) -> None:
-        """Forget when regions arrived on a device that did so too long ago."""
-        self.arrivals = self._maps.forget_arrivals(int((self._clock() - ARRIVAL_SECONDS) * 1e9))
+        """Forget when regions arrived on a device that did so too long ago.
+
+        Too long is an hour, and less while the map fills up: a job that streams memory to its GPU must not take the
+        room of one that thrashes.
+        """
+        now, age = self._clock(), ARRIVAL_SECONDS
+        self.arrivals = self._maps.forget_arrivals(int((now - age) * 1e9))
+        while self.arrivals > self._maps.arrivals // 2 and age > self._thrash_window:
+            age = max(age / 4, self._thrash_window)
+            self.arrivals = self._maps.forget_arrivals(int((now - age) * 1e9))
 
     def sweep_rows(self, rows: Mapping[Table, Sequence[Row]]) -> Mapping[Table, Sequence[int | bytes]]:
         """Remove what was idle for the TTL. Gives the values that ended, by admission table."""

@@ -64,7 +64,7 @@ class Scrape:
         self._idle = None
         if self._maps:
             ttl, ended = config.limits.idle_ttl, self._collector.end
-            self._idle = Idle(self._maps, ttl, time.monotonic, self._is_over, ended)
+            self._idle = Idle(self._maps, ttl, time.monotonic, self._is_over, ended, config.thrash_window)
 
     def collect(self) -> Iterable[Family]:
         """All families; the whole list at once, so that an error never leaves half an exposition."""

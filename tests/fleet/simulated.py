@@ -21,11 +21,10 @@ from tests.process import ROOT, SIMULATOR, Exporter
 
 RELEASES = {"sid": "Prometheus 3", "bookworm": "Prometheus 2.42"}
 """Debian's releases whose Prometheus scrapes the fleet."""
-#: Everything on, and room for all regions: a model of gigabytes, read in every few seconds, fills the default.
+#: Everything on.
 CONFIGURATION = {
     "probes": {"groups": {"per_page": True}},
     "histograms": {"migration_phases": True},
-    "maps": {"arrivals": 1 << 20},
 }
 WORKLOADS = {"kubernetes": {"enabled": True}, "slurm": {"enabled": True}}
 #: On the first node whatever is asked for happens, in pods and jobs; on the second always the same, and without.

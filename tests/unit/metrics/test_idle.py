@@ -40,7 +40,7 @@ FAILURE_KEY = (OWNER, 22, Failure.migration, Class.evict, Trigger.kthread)
 class World:
     """Maps in memory, a clock that the test moves, and the sweeper between them."""
 
-    def __init__(self, bpf: Bpf, maps: MapSet, ttl: float = TTL) -> None:
+    def __init__(self, bpf: Bpf, maps: MapSet, ttl: float = TTL, thrash_window: float = 10) -> None:
         self.bpf = bpf
         self.maps = maps
         self.now = 5000.0
@@ -52,6 +52,7 @@ class World:
             lambda: self.now,
             lambda admission, value: value in self.over,
             lambda table, row: self.ended.append((table.name, row.key)),
+            thrash_window,
         )
 
     def rows(self) -> dict[Table, list[Row]]:
@@ -385,6 +386,34 @@ def test_arrivals_are_forgotten_even_where_rows_never_end() -> None:
         bpf.arrive(MM, 1, 0)
         world.idle.sweep_arrivals()
         assert arrivals(world) == (set(), set())
+
+
+def _fill(world: World, number: int) -> None:
+    """So many regions arrive now, for the first time."""
+    for region in range(number):
+        world.bpf.arrive(MM, (int(world.now) << 20) + region, int(world.now * 1e9))
+
+
+def test_the_more_arrives_the_sooner_it_is_forgotten_but_not_before_the_thrash_window_is_over() -> None:
+    """A job that streams memory to its GPU leaves room for one that thrashes."""
+    with map_set(maps=Maps(arrivals=1024)) as (bpf, maps):
+        world = World(bpf, maps, thrash_window=60)
+        kept = []
+        for _ in range(40):
+            _fill(world, 200)
+            world.idle.sweep_arrivals()
+            kept.append(world.idle.arrivals)
+            world.now += 20
+        assert max(kept) <= 1000
+        assert kept[-1] == 4 * 200  # of the last 60 seconds, the ends included
+        for _ in range(3):
+            world.now += 61
+            world.idle.sweep_arrivals()
+        assert world.idle.arrivals == 0
+        _fill(world, 100)
+        world.now += 3000
+        world.idle.sweep_arrivals()
+        assert world.idle.arrivals == 100
 
 
 def test_before_the_first_sweep_no_arrival_is_claimed(world: World) -> None:
