@@ -203,7 +203,8 @@ hmm_exporter_label_overflow_events_total{map="process_failure"} 5.0
 hmm_exporter_label_overflow_events_total{map="stack"} 7.0
 hmm_exporter_label_overflow_events_total{map="arrival"} 3.0
 # HELP hmm_exporter_residency_misses_total CPU faults that brought back pages of a region whose arrival is not known: \
-before the start, too long ago (an hour, or less while the map fills up), in a fork's parent, or when there was no room for it.
+before the start, too long ago (an hour, or less while the map fills up), in a fork's parent, or when there was no \
+room for it.
 # TYPE hmm_exporter_residency_misses_total counter
 hmm_exporter_residency_misses_total 2.0
 """
