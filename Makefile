@@ -62,7 +62,8 @@ packages:
 	@scripts/debian.sh install python3-venv python3-bpfcc gcc libc6-dev binutils
 
 lab-packages:
-	@scripts/debian.sh install qemu-system-x86 mmdebstrap e2fsprogs util-linux debian-archive-keyring
+	@scripts/debian.sh install qemu-system-x86 mmdebstrap e2fsprogs util-linux debian-archive-keyring buildah gcc
+	@scripts/debian.sh extract trixie $(DEBIAN)/trixie containerd
 
 bcc-packages:
 	@scripts/debian.sh install mmdebstrap debian-archive-keyring
