@@ -4,8 +4,8 @@
 Belongs here: the base that stands in for Debian's, the build by buildah, the disk, and the cache of all three. Does not
 belong here: what is in the image (Dockerfile), running it (pods.py). `python3 -m tests.lab.container_image` builds it.
 
-Layers are buildah's to keep, in a storage of our own: what changed is built, and where that is the exporter's code alone,
-it takes seconds. Debian's packages are those of the day of the first build; --refresh forgets them and takes today's.
+Layers are buildah's to keep, in a storage of our own: what changed is built, and where that is the exporter's code, it
+takes seconds. Debian's packages are those of the day of the first build; --refresh forgets them and takes today's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pods in a lab machine: its containerd, and containers that are made of the DaemonSet as a kubelet makes them.
 
-Belongs here: what a kubelet makes of a manifest for the container runtime interface. Does not belong here: how that goes over the wire (cri.py), how the image is made (container_image.py).
+Belongs here: what a kubelet makes of a manifest for the container runtime. Does not belong here: how that goes over the
+wire (cri.py), how the image is made (container_image.py).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import pytest
 
 from hmm_exporter import capabilities
 from hmm_exporter.capabilities import CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, CAP_SYSLOG, WANTED, capable, why_refused
-from tests.containment import contained, permitted_interpreter
+from tests.containment import USER, contained, permitted_interpreter
 
 # Written, in the form of proc_pid_status(5), shortened.
 STATUS = """\
@@ -28,7 +28,7 @@ CapBnd:\t000001ffffffffff
 # The module comes by stdin, for user 65532 may not be able to read the checkout. Says, as JSON, which sets it has at
 # the start, then, in a block and after it, with which a child of a plain Python ends up.
 PROGRAM = """
-import json, subprocess
+import ctypes, json, os, subprocess
 module = {}
 exec(open(0).read(), module)
 
@@ -48,6 +48,11 @@ said["after"] = own()
 with module["lent"](module["CAP_BPF"], module["CAP_PERFMON"]):
     said["lent"] = child()
 said["later"], said["at_the_end"] = child(), own()
+libc = ctypes.CDLL(None)
+said["secure"], said["dumpable"] = libc.getauxval(23), libc.prctl(3, 0, 0, 0, 0)  # AT_SECURE, PR_GET_DUMPABLE
+# What the exporter and prometheus_client's process metrics read.
+said["readable"] = [name for name in ("stat", "status", "limits", "fdinfo/1") if open(f"/proc/self/{name}").read()]
+said["files"], said["owner"] = len(os.listdir("/proc/self/fd")), os.stat("/proc/self/fd").st_uid
 said["why_refused"] = module["why_refused"]()
 print(json.dumps(said))
 """
@@ -98,6 +103,17 @@ def test_what_the_file_permits_and_the_container_allows_is_put_into_effect_and_n
 def test_also_where_the_process_gains_them_by_exec_alone(interpreter: Path) -> None:
     said = run(interpreter, preexec=contained(*WANTED, held=False, no_new_privileges=False))
     assert said["after"]["Eff"] == bits(*WANTED)
+
+
+@pytest.mark.parametrize(("held", "dumpable", "owner"), [(True, 1, USER), (False, 0, 0)], ids=["held", "gained"])
+def test_it_reads_its_own_files_in_proc_though_the_kernel_guards_it(
+    interpreter: Path, held: bool, dumpable: int, owner: int
+) -> None:
+    """A process that gains capabilities by exec is not dumpable, and its files in /proc are root's."""
+    said = run(interpreter, preexec=contained(*WANTED, held=held, no_new_privileges=False))
+    assert (said["secure"], said["dumpable"], said["owner"]) == (1, dumpable, owner)
+    assert said["readable"] == ["stat", "status", "limits", "fdinfo/1"]
+    assert said["files"] >= 3
 
 
 @pytest.mark.parametrize("missing", WANTED, ids=WANTED.__getitem__)
