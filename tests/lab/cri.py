@@ -92,7 +92,7 @@ def wait(container: str) -> int:
         status = parsed(ask("ContainerStatus", (1, container))[1])
         if status.get(3) == _EXITED:
             return int(status.get(7, 0))
-        time.sleep(0.5)
+        time.sleep(1)
 
 
 def remove(pod: str) -> None:

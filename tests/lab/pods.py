@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-import time
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,11 +75,13 @@ class Pod:
 
     def wait_for_log(self, text: str, timeout: float = 300.0) -> str:
         """The log, as soon as it has the text."""
-        deadline = time.monotonic() + timeout
-        while text not in (log := self.log()):
-            assert time.monotonic() < deadline, log
-            time.sleep(0.5)
-        return log
+        # The guest waits, as in GuestProcess.wait_for_output.
+        follow = f"tail -n +1 --pid={self.pid} -F {LOGS}/{self.name}.log"
+        try:
+            self.node.machine.run(f"{follow} | grep -qF -m 1 -e {shlex.quote(text)}", timeout)
+        except CommandError as error:
+            raise CommandError(f"{self.name} has not written {text!r}:\n{self.log()}") from error
+        return self.log()
 
     def execute(self, *command: str) -> dict[str, Any]:
         """What `kubectl exec` does: status, stdout and stderr."""
@@ -113,9 +115,9 @@ class Node:
         self.containerd = machine.start("exec containerd")
         machine.run("until ctr version; do sleep 0.2; done >/dev/null 2>&1", timeout=120)
 
-    def configure(self, settings: Mapping[str, Any]) -> None:
-        """The content of the ConfigMap from now on."""
-        self.machine.run("cat > /etc/hmm-exporter/config.yaml", stdin=yaml.safe_dump(dict(settings)).encode())
+    def configure(self, settings: Mapping[str, Any], name: str = "config.yaml") -> None:
+        """A file of the ConfigMap."""
+        self.machine.run(f"cat > /etc/hmm-exporter/{name}", stdin=yaml.safe_dump(dict(settings)).encode())
 
     def start(self, daemon_set: Mapping[str, Any], arguments: Sequence[str] | None = None) -> Pod:
         """A pod of the DaemonSet, with other arguments if they are given."""

@@ -28,7 +28,11 @@ KERNEL = "7.3"
 pytestmark = pytest.mark.skipif(
     chosen().kernel != KERNEL, reason=f"containerd is in the image of {KERNEL} alone, and one kernel is enough"
 )
-CHECK = ("--check", "--strict", "--config.file=/etc/hmm-exporter/config.yaml")
+CHECK = ("--check", "--strict")
+#: What the tests' processor, which is emulated, would take its time for.
+SLOWLY: dict[str, Any] = {"loader": {"timeout": "300s"}}
+#: One with an entry and an exit, and one on a tracepoint: enough where the question is what is permitted.
+FEW = ("hmm_range_fault", "remove_migration_pte")
 CAPABILITIES = sum(1 << number for number in WANTED)
 
 
@@ -46,7 +50,12 @@ def image() -> ContainerImage:
 @pytest.fixture(scope="module")
 def node(image: ContainerImage) -> Iterator[Node]:
     with VirtualMachine(disks=[image.disk]) as machine:
-        yield Node(machine)
+        node = Node(machine)
+        others = [probe.name for probe in PROBES if probe.name not in FEW]
+        node.configure(pods.configuration() | SLOWLY | {"probes": {"groups": {"per_page": True}}})
+        node.configure(SLOWLY | {"probes": {"attach": "fentry"}}, "fentry.yaml")
+        node.configure(SLOWLY | {"probes": {"exclude": others}}, "few.yaml")
+        yield node
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +66,6 @@ def daemon_set() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def pod(node: Node, daemon_set: dict[str, Any]) -> Iterator[Pod]:
     """One of the DaemonSet, ready, on a node where nothing of the image was read before."""
-    # An emulated processor takes its time; per_page has the rest of the probes.
-    slowly = {"loader": {"timeout": "300s"}, "probes": {"groups": {"per_page": True}}}
-    node.configure(pods.configuration() | slowly)
     node.machine.run("echo 3 > /proc/sys/vm/drop_caches")
     started = node.start(daemon_set)
     log = started.wait_for_log("msg=ready")
@@ -122,11 +128,12 @@ def test_the_figures_are_the_drivers_own(exporter_in_pod: GuestExporter) -> None
     assert process_pages(done.since, "moved", comm="owner") == done.pages("moved")
 
 
-def test_a_check_can_be_executed_in_the_running_pod(pod: Pod) -> None:
-    done = pod.execute("/usr/bin/hmm-exporter", *CHECK)
+def test_a_check_that_is_executed_in_the_pod_attaches_every_probe_by_fentry_too(pod: Pod) -> None:
+    done = pod.execute("/usr/bin/hmm-exporter", *CHECK, "--config.file=/etc/hmm-exporter/fentry.yaml")
     assert (done["status"], done["stderr"]) == (0, "")
-    lines = [line.split(maxsplit=2) for line in done["stdout"].splitlines()]
+    lines = [line.split()[:3] for line in done["stdout"].splitlines()]
     assert [line[:2] for line in lines] == [[probe.name, "attached"] for probe in PROBES]
+    assert {line[2] for line in lines} <= {"fentry", "fexit", "tracepoint"}
 
 
 @pytest.mark.parametrize("missing", WANTED.values())
@@ -134,19 +141,23 @@ def test_without_one_of_the_capabilities_it_runs_and_says_which(
     node: Node, daemon_set: dict[str, Any], missing: str
 ) -> None:
     names = [name.removeprefix("CAP_") for name in WANTED.values() if name != missing]
-    pod = node.start(pods.with_capabilities(daemon_set, *names), CHECK)
-    status, log = pod.wait(), pod.log()
-    pod.remove()
+    status, log = check_few(node, pods.with_capabilities(daemon_set, *names))
     assert f"{missing} is missing" in log or f"give {missing}" in log, log
     assert not [name for name in WANTED.values() if name != missing and f"{name} is missing" in log]
-    # Names are a comfort; without the others there is nothing to serve.
+    # Names are a comfort; without one of the others there is nothing to serve.
     assert status == int(missing != "CAP_SYSLOG"), log
 
 
-def test_root_with_the_same_capabilities_attaches_every_probe(node: Node, daemon_set: dict[str, Any]) -> None:
-    root = pods.changed(daemon_set, runAsUser=0, runAsGroup=0, runAsNonRoot=False)
-    pod = node.start(root, CHECK)
+def test_root_with_the_same_capabilities_can_do_the_same(node: Node, daemon_set: dict[str, Any]) -> None:
+    status, log = check_few(node, pods.changed(daemon_set, runAsUser=0, runAsGroup=0, runAsNonRoot=False))
+    assert status == 0, log
+    attached = {line.split()[0] for line in log.splitlines() if line.split()[1] == "attached"}
+    assert attached == set(FEW)
+
+
+def check_few(node: Node, daemon_set: dict[str, Any]) -> tuple[int, str]:
+    """Status and output of a check in a pod of its own."""
+    pod = node.start(daemon_set, [*CHECK, "--config.file=/etc/hmm-exporter/few.yaml"])
     status, log = pod.wait(), pod.log()
     pod.remove()
-    assert status == 0, log
-    assert [line.split()[1] for line in log.splitlines()] == ["attached"] * len(PROBES)
+    return status, log
