@@ -14,8 +14,9 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends --download-only \
         -o Dir::State::status=/packages/status -o Dir::Cache::archives=/packages \
         base-files python3-bpfcc python3-prometheus-client python3-yaml \
-    # Their dependencies' programs for maintainers' scripts, and data that no part of the exporter asks for.
-    && rm -f /packages/debconf_* /packages/dpkg_* /packages/mawk_* /packages/tar_* /packages/tzdata_* \
+    # Dependencies of maintainers' scripts, and of modules that no part of the exporter imports.
+    && rm -f /packages/debconf_* /packages/dpkg_* /packages/libdb5* /packages/libsqlite3* /packages/mawk_* \
+        /packages/tar_* /packages/tzdata_* \
     && mkdir -p /image/var/lib/dpkg/status.d \
     && for package in /packages/*.deb; do \
         dpkg-deb --extract "$package" /image \
@@ -29,7 +30,7 @@ WORKDIR /image/usr
 # Licences stay.
 RUN find share/doc ! -name copyright ! -type d -delete \
     && rm -rf share/man share/info share/lintian share/locale share/perl5 lib/*/gconv lib/python3.*/test \
-        lib/python3.*/ensurepip lib/python3.*/idlelib lib/python3.*/pydoc_data \
+        lib/python3.*/ensurepip lib/python3.*/pydoc_data bin/pdb3* bin/py3* bin/pydoc3* bin/pygettext3* \
     && chroot /image python3 -m compileall -q --invalidation-mode unchecked-hash /usr/lib \
     # Kubernetes gives a user other than root its capabilities by a file's permission only; hmm_exporter/capabilities.py
     # has the rest. The loader's Python has none: it is lent what it needs.

@@ -2,8 +2,8 @@
 """Runs in the guest, with nothing of the checkout: asks containerd what a kubelet asks it, by the CRI.
 
 Reads one JSON document from stdin, ``{ACTION: [ARGUMENT...]}``, and writes one to stdout. The actions are the functions
-`run`, `execute`, `wait` and `remove`. What pods.py makes of a manifest is what `run` takes. Fields have the numbers of
-the CRI's api.proto, v1.
+`run`, `execute` and `wait`. What pods.py makes of a manifest is what `run` takes. Fields have the numbers of the CRI's
+api.proto, v1.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def ask(method: str, *fields: tuple[int, Any]) -> dict[int, Any]:
         return parsed(service(message(*fields), timeout=120))
 
 
-def run(container: dict[str, Any]) -> dict[str, str]:
-    """A pod with one container, started; the ids of both."""
+def run(container: dict[str, Any]) -> str:
+    """A pod with one container, started; the container's id."""
     namespaces = message((1, _NODE), (2, _CONTAINER))
     seccomp = message()  # profile_type RuntimeDefault, which is 0
     name = container["name"]
@@ -76,7 +76,7 @@ def run(container: dict[str, Any]) -> dict[str, str]:
     sandbox = ask("RunPodSandbox", (1, pod))[1].decode()
     created = ask("CreateContainer", (1, sandbox), (2, config), (3, pod))[1].decode()
     ask("StartContainer", (1, created))
-    return {"pod": sandbox, "container": created}
+    return created
 
 
 def execute(container: str, *command: str) -> dict[str, Any]:
@@ -93,11 +93,6 @@ def wait(container: str) -> int:
         if status.get(3) == _EXITED:
             return int(status.get(7, 0))
         time.sleep(1)
-
-
-def remove(pod: str) -> None:
-    ask("StopPodSandbox", (1, pod))
-    ask("RemovePodSandbox", (1, pod))
 
 
 def _varint(number: int) -> bytes:
@@ -141,7 +136,7 @@ def main() -> None:
     json.dump(answer, sys.stdout)
 
 
-_ACTIONS: dict[str, Callable[..., Any]] = {"run": run, "execute": execute, "wait": wait, "remove": remove}
+_ACTIONS: dict[str, Callable[..., Any]] = {"run": run, "execute": execute, "wait": wait}
 
 if __name__ == "__main__":
     main()

@@ -55,18 +55,21 @@ def configuration() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Pod:
-    """One that was started."""
+    """One that was started; it is gone with the machine."""
 
     node: Node
-    pod: str
     container: str
     name: str
 
     @property
+    def folder(self) -> str:
+        """Where the node has the container's bundle."""
+        return f"/run/containerd/io.containerd.runtime.v2.task/k8s.io/{self.container}"
+
+    @property
     def pid(self) -> int:
         """The container's first process, as the node sees it."""
-        folder = "/run/containerd/io.containerd.runtime.v2.task/k8s.io"
-        return int(self.node.machine.run(f"cat {folder}/{self.container}/init.pid").stdout)
+        return int(self.node.machine.run(f"cat {self.folder}/init.pid").stdout)
 
     def log(self) -> str:
         """What it wrote, without the times and streams that a kubelet's log begins each line with."""
@@ -96,9 +99,6 @@ class Pod:
         """A file of the container's cgroup."""
         return self.node.machine.run(f"cat /sys/fs/cgroup/kubepods/{self.container}/memory.{name}").stdout
 
-    def remove(self) -> None:
-        self.node.ask("remove", self.pod)
-
 
 class Node:
     """A machine that runs pods, with the disk of container_image.py as its second."""
@@ -122,8 +122,7 @@ class Node:
     def start(self, daemon_set: Mapping[str, Any], arguments: Sequence[str] | None = None) -> Pod:
         """A pod of the DaemonSet, with other arguments if they are given."""
         name = f"hmm-exporter-{next(self._numbers)}"
-        ids = self.ask("run", _container(daemon_set, name, arguments))
-        return Pod(self, ids["pod"], ids["container"], name)
+        return Pod(self, self.ask("run", _container(daemon_set, name, arguments)), name)
 
     def ask(self, what: str, *given: Any) -> Any:
         request = json.dumps({what: given}).encode()

@@ -72,7 +72,8 @@ def pod(node: Node, daemon_set: dict[str, Any]) -> Iterator[Pod]:
     (ready,) = re.findall("msg=ready.*", log)
     print(ready)
     yield started
-    started.remove()
+    node.machine.run(f"kill -TERM {started.pid}")
+    assert started.wait() == 0, started.log()
 
 
 def status_of(node: Node, pid: int) -> dict[str, str]:
@@ -118,6 +119,15 @@ def test_the_process_has_three_capabilities_and_no_means_to_more(pod: Pod, node:
     assert "Read-only file system" in written["stderr"]
 
 
+def test_there_is_no_shell_no_compiler_and_no_package_manager(pod: Pod, node: Node) -> None:
+    root = f"{pod.folder}/rootfs"
+    programs = set(node.machine.run(f"find {root} -xdev -type f -perm /111 -printf '%f\\n'").stdout.split())
+    assert {"hmm-exporter", "python3"} <= programs
+    assert programs.isdisjoint({"sh", "dash", "bash", "busybox", "perl", "gcc", "cc", "clang", "ld", "apt-get", "dpkg"})
+    headers = f"find {root}/usr/src {root}/usr/include {root}/usr/lib/modules -type f"
+    assert node.machine.run(headers, check=False).stdout == ""
+
+
 def test_the_figures_are_the_drivers_own(exporter_in_pod: GuestExporter) -> None:
     done = Deeds(exporter_in_pod, "never", "name=owner warm=64 migrate back warm=1000 migrate touch=8")
     assert done.driver("migrate") == done.pages("moved", direction="host_to_device") == 1064
@@ -158,6 +168,4 @@ def test_root_with_the_same_capabilities_can_do_the_same(node: Node, daemon_set:
 def check_few(node: Node, daemon_set: dict[str, Any]) -> tuple[int, str]:
     """Status and output of a check in a pod of its own."""
     pod = node.start(daemon_set, [*CHECK, "--config.file=/etc/hmm-exporter/few.yaml"])
-    status, log = pod.wait(), pod.log()
-    pod.remove()
-    return status, log
+    return pod.wait(), pod.log()
