@@ -76,7 +76,7 @@ def run(container: dict[str, Any]) -> str:
     sandbox = ask("RunPodSandbox", (1, pod))[1].decode()
     created = ask("CreateContainer", (1, sandbox), (2, config), (3, pod))[1].decode()
     ask("StartContainer", (1, created))
-    return created
+    return str(created)
 
 
 def execute(container: str, *command: str) -> dict[str, Any]:
