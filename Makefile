@@ -9,6 +9,8 @@ PROMTOOL = $(or $(shell command -v promtool 2>/dev/null),.venv/bin/promtool)
 
 # Tools of other releases of Debian, extracted: tests/fleet/tools.py finds them there.
 DEBIAN = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hmm-exporter/debian
+# What judges manifests; tests/fleet/kubernetes.py finds it there.
+KUBERNETES_MODELS = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hmm-exporter/kubernetes-models
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -40,10 +42,18 @@ bench: KERNEL ?= 6.12
 bench: setup lab-packages ## writes docs/benchmark.md: some fifteen minutes, on a machine that does nothing else
 	@KERNEL=$(KERNEL) .venv/bin/python -m tests.bench
 
-lint: setup lint-packages .venv/lint ## ruff, mypy, shellcheck
+dashboards: .venv/fleet ## writes dashboards/grafana/*.json, as dashboards/grafana/generate has them
+	@.venv/bin/python -m dashboards.grafana.generate
+
+pictures: setup fleet-packages .venv/fleet ## draws the dashboards as they would show ten minutes of the simulator: build/pictures
+	@scripts/debian.sh install chromium-headless-shell fonts-dejavu-core pngquant
+	@.venv/bin/python -m tests.fleet.pictures
+
+lint: setup lint-packages .venv/lint .venv/fleet ## ruff, mypy, shellcheck
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy --strict hmm_exporter tests
+	@.venv/bin/mypy --strict --python-version 3.11 dashboards
 	@shellcheck --severity=warning $(SHELL_SCRIPTS)
 
 format: .venv/lint ## ruff's fixes and format
@@ -69,8 +79,12 @@ bcc-packages:
 	@scripts/debian.sh install mmdebstrap debian-archive-keyring
 
 fleet-packages:
+	@scripts/debian.sh install openssl
 	@scripts/debian.sh extract sid $(DEBIAN)/sid prometheus promtool kustomize
 	@scripts/debian.sh extract bookworm $(DEBIAN)/bookworm prometheus
+	@scripts/debian.sh extract trixie $(DEBIAN)/trixie haproxy libc6 libcrypt1 libssl3t64 liblua5.4-0 libopentracing1 \
+		libopentracing-c-wrapper0t64 libjemalloc2 libpcre2-8-0 zlib1g libzstd1 libstdc++6 libgcc-s1
+	@scripts/kubernetes-models.sh $(KUBERNETES_MODELS)
 
 lint-packages:
 	@scripts/debian.sh install shellcheck
@@ -98,6 +112,6 @@ lint-packages:
 .venv/bin/promtool: | .venv/bin/pip
 	@scripts/debian.sh unpack usr/bin/promtool $@ promtool prometheus
 
-.PHONY: help demo run test test-bcc test-lab test-matrix test-fleet bench lint format clean setup packages bcc-packages fleet-packages lab-packages lint-packages
+.PHONY: help demo run test test-bcc test-lab test-matrix test-fleet dashboards pictures bench lint format clean setup packages bcc-packages fleet-packages lab-packages lint-packages
 # apt-get and pip take one caller at a time.
 .NOTPARALLEL:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NewType
 
 from hmm_exporter.catalog.probes import GROUPS, PROBES
+from hmm_exporter.catalog.values import POD_LABELS
 from hmm_exporter.web import address
 
 Seconds = NewType("Seconds", float)
@@ -201,6 +202,42 @@ class Histograms:
 
 
 @dataclass(frozen=True)
+class Kubernetes:
+    """Which pod a process is of, by its cgroup and the names of log files; the API is not asked."""
+
+    enabled: bool = field(default=False, metadata=_rule("add these labels to the metrics hmm_process_*"))
+    labels: tuple[str, ...] = field(
+        default=POD_LABELS,
+        metadata=_rule("the labels", choices=POD_LABELS, least=1, most=len(POD_LABELS)),
+    )
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """Which job of Slurm a process is of, by its cgroup."""
+
+    enabled: bool = field(default=False, metadata=_rule("add the label slurm_job to the metrics hmm_process_*"))
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where the host's files are; in a container, where they are mounted."""
+
+    cgroup: str = field(
+        default="/sys/fs/cgroup",
+        metadata=_rule("the cgroup file system, version 2", check=_absolute, allowed="an absolute path"),
+    )
+    container_logs: str = field(
+        default="/var/log/containers",
+        metadata=_rule(
+            "kubelet's links to the logs of containers: their names are read, not the logs",
+            check=_absolute,
+            allowed="an absolute path",
+        ),
+    )
+
+
+@dataclass(frozen=True)
 class Loader:
     """The child process that compiles and loads the BPF programs."""
 
@@ -223,6 +260,9 @@ class Config:
     limits: Limits = field(default_factory=Limits)
     maps: Maps = field(default_factory=Maps)
     histograms: Histograms = field(default_factory=Histograms)
+    kubernetes: Kubernetes = field(default_factory=Kubernetes)
+    slurm: Slurm = field(default_factory=Slurm)
+    host: Host = field(default_factory=Host)
     loader: Loader = field(default_factory=Loader)
     # Above an hour, arrivals are forgotten (metrics.idle).
     thrash_window: Seconds = field(
@@ -237,6 +277,11 @@ class Config:
             allowed="the path of a program",
         ),
     )
+
+    @property
+    def process_labels(self) -> tuple[str, ...]:
+        """Labels of the process tier beside its own: what a cgroup's name says."""
+        return self.kubernetes.labels * self.kubernetes.enabled + ("slurm_job",) * self.slurm.enabled
 
 
 def rules_of(section: type[Any]) -> dict[str, Rule]:

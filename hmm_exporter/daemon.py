@@ -20,8 +20,9 @@ from typing import NoReturn
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
 from hmm_exporter import __version__, log
+from hmm_exporter.bpf import lockdown
 from hmm_exporter.bpf.attach import Attachments, attach
-from hmm_exporter.bpf.plan import ATTACHED, DENIED, ERROR, Outcome, choose
+from hmm_exporter.bpf.plan import ATTACHED, DENIED, ERROR, Outcome, choose, reads_cgroups
 from hmm_exporter.catalog.probes import GROUPS, PROBES
 from hmm_exporter.config import Config
 from hmm_exporter.kernel.features import Kernel, running_kernel
@@ -29,6 +30,7 @@ from hmm_exporter.kernel.simulated import simulated_kernel
 from hmm_exporter.metrics.scrape import Scrape
 from hmm_exporter.web.server import Server
 from hmm_exporter.web.status import ProbeRow
+from hmm_exporter.workload.workloads import Workloads
 
 SWEEP_SECONDS = 15.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -70,7 +72,7 @@ def run(config: Config) -> int:
         kernel = watched_kernel(config)
         attachments, outcomes = attach_probes(kernel, config)
         _log_outcomes(outcomes)
-        for _, consequence, reason in _unnamed(kernel, attachments):
+        for _, consequence, reason in _unnamed(kernel, config, attachments):
             _log.warning(consequence, reason=reason)
         kernel = dataclasses.replace(kernel, btf=None)
         trim_memory()
@@ -114,13 +116,13 @@ def check(config: Config, strict: bool) -> int:
     for outcome in outcomes:
         how = outcome.reason or f"{outcome.kind} on {outcome.function}"
         print(f"{outcome.probe.name:{names}}  {outcome.state:8}  {how}")
-    for source, consequence, reason in _unnamed(kernel, attachments):
+    for source, consequence, reason in _unnamed(kernel, config, attachments):
         print(f"{source}: {consequence}: {reason}")
     return int(strict and any(outcome.state in (DENIED, ERROR) for outcome in outcomes))
 
 
 def watched_kernel(config: Config) -> Kernel:
-    return simulated_kernel(Path(config.simulator)) if config.simulator else running_kernel()
+    return simulated_kernel(Path(config.simulator)) if config.simulator else lockdown.seen(running_kernel())
 
 
 def attach_probes(kernel: Kernel, config: Config, pids: bool = False) -> tuple[Attachments, list[Outcome]]:
@@ -135,12 +137,15 @@ def attach_probes(kernel: Kernel, config: Config, pids: bool = False) -> tuple[A
     return attachments, attachments.outcomes
 
 
-def _unnamed(kernel: Kernel, attachments: Attachments) -> Iterator[tuple[str, str, str]]:
+def _unnamed(kernel: Kernel, config: Config, attachments: Attachments) -> Iterator[tuple[str, str, str]]:
     """(source of names, what its want leads to, reason)"""
     if kernel.symbols.problem:
         yield "symbols", "drivers and callers will be called unknown", kernel.symbols.problem
     if attachments.devices_problem:
         yield "devices", "which device, and in which direction, will not be told", attachments.devices_problem
+    if config.process_labels and not reads_cgroups(kernel):
+        yield "cgroups", f"{', '.join(config.process_labels)} will be unknown", "this kernel's BTF has no cgroups"
+    yield from Workloads(config, simulated=kernel.simulated is not None).problems()
 
 
 def _log_outcomes(outcomes: Sequence[Outcome]) -> None:

@@ -12,6 +12,14 @@ url=http://127.0.0.1:10466/metrics
 asked=
 pids=()
 
+# A node's cgroups and links to logs, for its pods to have names.
+node=$(mktemp -d)
+trap 'rm -rf "$node"' EXIT
+cgroups=$(.venv/bin/python -m tests.host_files "$node") || exit
+cat scripts/demo.yaml - >"$node/demo.yaml" <<-END
+	host: {cgroup: "$node/cgroup", container_logs: "$node/log/containers"}
+END
+
 stop() {
 	asked=yes
 	kill "${pids[@]}" 2>/dev/null
@@ -29,9 +37,9 @@ announce() {
 trap stop INT TERM HUP
 exec {log}> >(announce)
 announcer=$!
-"$simulator" run >/dev/null {log}>&- &
+"$simulator" run --cgroups "$cgroups" >/dev/null {log}>&- &
 pids+=($!)
-.venv/bin/hmm-exporter --config.file scripts/demo.yaml --simulator "$simulator" 2>&"$log" {log}>&- &
+.venv/bin/hmm-exporter --config.file "$node/demo.yaml" --simulator "$simulator" 2>&"$log" {log}>&- &
 pids+=($!)
 exec {log}>&-
 

@@ -100,10 +100,12 @@ class Exporter:
         raise AssertionError(f"the exporter is not ready:\n{self.log}")
 
 
-def issue_exactly(events: int, threads: int = 4, program: Path = SIMULATOR) -> dict[str, Any]:
+def issue_exactly(
+    events: int, threads: int = 4, program: Path = SIMULATOR, arguments: Sequence[str] = ()
+) -> dict[str, Any]:
     """Run the simulator in its exact mode to the end; what it says it issued."""
     done = subprocess.run(
-        [program, "exact", "--threads", str(threads), "--events", str(events)],
+        [program, "exact", "--threads", str(threads), "--events", str(events), *arguments],
         check=True,
         capture_output=True,
         text=True,

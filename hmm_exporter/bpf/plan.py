@@ -13,6 +13,7 @@ from hmm_exporter.bpf.maps import shards_for
 from hmm_exporter.bpf.source import Plan, Target
 from hmm_exporter.catalog.probe import Probe
 from hmm_exporter.catalog.probes import (
+    CGROUP_FIELDS,
     OPTIONAL_ENUMERATORS,
     OPTIONAL_FIELDS,
     PROBES,
@@ -46,6 +47,12 @@ def reads_pages(kernel: Kernel) -> bool:
     return kernel.simulated is not None or kernel.lockdown != "confidentiality"
 
 
+def reads_cgroups(kernel: Kernel) -> bool:
+    """Whether programs can tell in which cgroup a process is."""
+    btf = kernel.btf
+    return btf is not None and all(btf.offset(path) is not None for path in CGROUP_FIELDS)
+
+
 def choose(kernel: Kernel, config: Config, pids: bool = False) -> tuple[Plan, list[Outcome]]:
     """The plan for the probes that can be tried, and the outcome of all others.
 
@@ -58,7 +65,8 @@ def choose(kernel: Kernel, config: Config, pids: bool = False) -> tuple[Plan, li
             reason = f"needs {probe.requires}: {required.reason}"
             choices[probe.name] = replace(required, probe=probe, function=own.function, reason=reason)
     targets = [choice for choice in choices.values() if isinstance(choice, Target)]
-    plan = replace(_plan(targets, kernel, config), pids=pids)
+    cgroups = not pids and bool(config.process_labels) and reads_cgroups(kernel)
+    plan = replace(_plan(targets, kernel, config), pids=pids, cgroups=cgroups)
     return plan, [choice for choice in choices.values() if isinstance(choice, Outcome)]
 
 
@@ -103,7 +111,7 @@ def _plan(targets: Iterable[Target], kernel: Kernel, config: Config) -> Plan:
     targets = tuple(targets)
     probes = {probe.name: probe for probe in PROBES}
     chosen = [probes[target.probe] for target in targets]
-    paths = {*PROCESS_FIELDS, *OPTIONAL_FIELDS, *(path for probe in chosen for path in probe.fields)}
+    paths = {*PROCESS_FIELDS, *OPTIONAL_FIELDS, *CGROUP_FIELDS, *(path for probe in chosen for path in probe.fields)}
     enumerators = {name for probe in chosen for name in probe.enumerators}
     resources = _has_resources(kernel)
     if resources:

@@ -72,6 +72,8 @@ class Plan:
     """Whether bpf_probe_read_kernel may be used: for all that lies behind a second pointer."""
     pids: bool = False
     """Whether processes are told apart by their ids, too."""
+    cgroups: bool = False
+    """Whether they are told apart by their cgroups, too; not beside ``pids``."""
     thrash_window: float = 10.0
     """Seconds."""
     attempts_in_locked: bool = False
@@ -156,6 +158,7 @@ def _defines(plan: Plan) -> Iterator[str]:
     yield define("THRASH_WINDOW_NS", f"{int(plan.thrash_window * 1e9)}ULL")
     yield define("PAGES", int(plan.pages))
     yield define("WITH_PIDS", int(plan.pids))
+    yield define("WITH_CGROUPS", int(plan.cgroups))
     yield define("ATTEMPTS_IN_LOCKED", int(plan.attempts_in_locked))
     yield define("HISTOGRAM_SLOTS", values.HISTOGRAM_SLOTS)
     yield define("BYTES_SHIFT", values.Size.bytes.shift)

@@ -7,8 +7,8 @@ in ``catalog.metrics``; what is done with a declaration is ``metrics.selection``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from hmm_exporter.catalog.tables import Table
@@ -106,3 +106,11 @@ def histogram(
     scale: Scale = Scale.one,
 ) -> Metric:
     return Metric(name, Type.HISTOGRAM, help, labels, sources, scale, zeros=Zeros.never)
+
+
+def with_process_labels(metrics: Iterable[Metric], labels: Sequence[str]) -> tuple[Metric, ...]:
+    """The same metrics; those of processes also by what stands behind the command name in its key field."""
+    return tuple(
+        replace(metric, labels={**dict.fromkeys(labels, "comm"), **metric.labels}) if metric.per_process else metric
+        for metric in metrics
+    )

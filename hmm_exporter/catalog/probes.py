@@ -28,6 +28,8 @@ GROUPS = (
 PROCESS_FIELDS = ("task_struct.flags", "task_struct.mm", "task_struct.tgid", "task_struct.comm")
 # It exists with CONFIG_MEMCG only; without it the process is `current`, not the memory's owner.
 OPTIONAL_FIELDS = ("mm_struct.owner",)
+# From a task to the id of its cgroup in the one hierarchy of version 2 (program/process.c); CONFIG_CGROUPS.
+CGROUP_FIELDS = ("task_struct.cgroups", "css_set.dfl_cgrp", "cgroup.kn", "kernfs_node.id")
 # 0 where the kernel has none: huge folios migrate to devices since 6.19.
 OPTIONAL_ENUMERATORS = ("MIGRATE_VMA_SELECT_COMPOUND",)
 

@@ -26,6 +26,11 @@ PHASES = ("setup", "driver_prepare", "commit", "driver_complete", "finalize")
 PTE_ORDERS = 12
 """0 to 10, and one for all above (order 10 is the largest buddy block, MAX_PAGE_ORDER)."""
 
+POD_LABELS = ("namespace", "pod", "container")
+"""What Kubernetes' own metrics call them (metrics/cadvisor)."""
+WORKLOAD_LABELS = (*POD_LABELS, "slurm_job")
+"""Labels that a process has from its cgroup."""
+
 OTHER_POINTER = 0xFFFF_FFFF_FFFF_FFFF
 """Stands for every owner, or driver, that arrived while no row was free. Not a kernel address."""
 OTHER_COMM = b"\xff" * 24

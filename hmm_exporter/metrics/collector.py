@@ -2,7 +2,8 @@
 """Rows of the tables, added up to Prometheus families as the catalogue says.
 
 Nothing here knows what an event means. Rows that end up with equal labels are added up, because
-two rows may have one name, and client_python would expose both.
+two rows may have one name, and client_python would expose both. Such a sum must not go down when
+one of its rows ends: Prometheus would take all of the rest for new.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Collector:
         self._selected = [found for found in (select(metric, attached, names) for metric in metrics) if found]
         # What may yet appear as `other` must find room, too.
         self._series_limit = series_limit - sum(selected.series_held_back for selected in self._selected)
+        self._ended: list[Sums] = [{} for _ in self._selected]
         self._booked_as: dict[tuple[str, LabelValues], LabelValues] = {}
         self.series = 0
         """Series in the latest collection."""
@@ -46,6 +48,13 @@ class Collector:
     def tables(self) -> tuple[Table, ...]:
         """The tables whose rows a collection needs."""
         return tuple(dict.fromkeys(s.table for selected in self._selected for s in selected.selections))
+
+    def end(self, table: Table, row: Row) -> None:
+        """That row has been removed. Its counts stay in label sets that it shared with rows that are still there."""
+        for selected, sums in zip(self._selected, self._ended):
+            for selection in selected.selections:
+                if selection.table is table and selection.matches(row.key):
+                    _add(sums, selection.labels(row.key), selection.words(row))
 
     def families(self, rows: Rows) -> list[Family]:
         """One family a metric, in the catalogue's order. ``rows`` has every table of `tables`."""
@@ -56,15 +65,16 @@ class Collector:
         def book(at: int, labels: LabelValues, booked: LabelValues, words: list[int]) -> None:
             selected, mine = self._selected[at], sums[at]
             booked_as[(selected.metric.name, labels)] = booked
-            if booked in mine:
-                mine[booked] = [a + b for a, b in zip(mine[booked], words)]
-            else:
-                mine[booked] = words
+            if booked not in mine:
                 self.series += selected.series
+            _add(mine, booked, words)
 
         new = []
         for at, selected in enumerate(self._selected):
-            for labels, words in _labelled(selected, rows):
+            labelled = list(_labelled(selected, rows))
+            there = {labels for labels, _ in labelled}
+            self._ended[at] = {labels: words for labels, words in self._ended[at].items() if labels in there}
+            for labels, words in itertools.chain(labelled, self._ended[at].items()):
                 booked = self._booked_as.get((selected.metric.name, labels))
                 if booked or labels == selected.as_other(labels):
                     book(at, labels, booked or labels, words)
@@ -79,6 +89,10 @@ class Collector:
             book(at, labels, known or (labels if fits else selected.as_other(labels)), words)
         self._booked_as = booked_as
         return [_family(selected, mine) for selected, mine in zip(self._selected, sums)]
+
+
+def _add(sums: Sums, labels: LabelValues, words: list[int]) -> None:
+    sums[labels] = [a + b for a, b in zip(sums[labels], words)] if labels in sums else words
 
 
 def _labelled(selected: Selected, rows: Rows) -> Iterator[tuple[LabelValues, list[int]]]:

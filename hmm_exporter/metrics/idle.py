@@ -25,6 +25,9 @@ THREAD_SECONDS = 600.0
 ARRIVAL_SECONDS = 3600.0
 """Memory that has been on a device for so long does not thrash; its address space may be gone."""
 
+OVER_SECONDS = 300.0
+"""A process whose cgroup is gone counts no more; by then its last counts have been scraped, however seldom that is."""
+
 _NEVER_GOES = frozenset({0, values.OTHER_POINTER, values.OTHER_COMM})
 
 
@@ -64,11 +67,23 @@ def dimensions() -> Sequence[Dimension]:
 class Idle:
     """Remembers when each value of a dimension last counted something."""
 
-    def __init__(self, maps: MapSet, ttl: float, clock: Callable[[], float]) -> None:
-        """``ttl`` in seconds, 0 for never; ``clock`` is CLOCK_MONOTONIC in seconds."""
+    def __init__(
+        self,
+        maps: MapSet,
+        ttl: float,
+        clock: Callable[[], float],
+        is_over: Callable[[Table, int | bytes], bool] = lambda admission, value: False,
+        ended: Callable[[Table, Row], None] = lambda table, row: None,
+    ) -> None:
+        """``ttl`` in seconds, 0 for never; ``clock`` is CLOCK_MONOTONIC in seconds.
+
+        ``is_over``: whether a value cannot count again. ``ended`` is told of each row that is removed.
+        """
         self._maps = maps
         self._ttl = ttl
         self._clock = clock
+        self._is_over = is_over
+        self._ended = ended
         self._dimensions = dimensions()
         self._seen: dict[tuple[Table, int | bytes], tuple[dict[tuple[Table, KeyValues], int], float]] = {}
         self.arrivals = 0
@@ -117,12 +132,15 @@ class Idle:
             known, since = self._seen.get((dimension.admission, value), ({}, now))
             if counted.items() - known.items():
                 self._seen[(dimension.admission, value)] = (counted, now)
-            elif now - since >= self._ttl:
+            elif self._has_ended(dimension.admission, value, now - since):
                 # Where a part was removed, too: with less in it, an old sum may come by again.
                 del self._seen[(dimension.admission, value)]
                 if self._remove(its_rows):
                     ended.append(value)
         return ended
+
+    def _has_ended(self, admission: Table, value: int | bytes, idle: float) -> bool:
+        return idle >= self._ttl or (idle >= OVER_SECONDS and self._is_over(admission, value))
 
     def _remove(self, its_rows: Sequence[tuple[Table, Row]]) -> bool:
         """Followers first, so that an event meanwhile finds its value still admitted."""
@@ -133,12 +151,14 @@ class Idle:
                 if last is None:
                     return False
                 # Without room to put it back, its series ends all the same, an event later.
-            self.gone = self.gone.plus(_booked(table, last))
+            if last is not None:
+                self._ended(table, last)
+                self.gone = self.gone.plus(_booked(table, last))
         return True
 
 
-def _booked(table: Table, row: Row | None) -> Totals:
+def _booked(table: Table, row: Row) -> Totals:
     """The migrations that a removed row had in its books."""
-    if row is None or table not in (tables.MIGRATION, tables.FAILURE):
+    if table not in (tables.MIGRATION, tables.FAILURE):
         return Totals()
     return books.totals({tables.MIGRATION: (), tables.FAILURE: (), tables.LOSS: ()} | {table: (row,)})

@@ -65,14 +65,17 @@ class Names:
         module_users: Callable[[str], tuple[str, ...]],
         callers: int,
         device: Callable[[int], str] = lambda number: OTHER,
+        workload: Callable[[int], object] | None = None,
     ) -> None:
         """``stack`` gives the return addresses of a stack id, ``module_users`` the modules that use
-        one; ``callers`` limits distinct callers; ``device`` names a device's number, empty if there is none."""
+        one; ``callers`` limits distinct callers; ``device`` names a device's number, empty if there is none;
+        ``workload`` gives what has a cgroup's names as attributes."""
         self._symbols = symbols
         self._stack = stack
         self._module_users = module_users
         self._most_callers = callers
         self._device = device
+        self._workload = workload
         self._owners = {0: Owner(NONE, NONE), values.OTHER_POINTER: Owner(OTHER, OTHER)}
         self._drivers = {0: UNKNOWN, values.OTHER_POINTER: OTHER}
         self._callers = {values.OTHER_STACK: OTHER}
@@ -117,6 +120,12 @@ class Names:
         if number == values.DEVICE_NONE:
             return NONE
         return self._device(number) if number < values.DEVICE_REGIONS else OTHER
+
+    def workload(self, label: str, raw: bytes) -> str:
+        """What that label says of the cgroup behind a command name."""
+        if raw == values.OTHER_COMM:
+            return OTHER
+        return str(getattr(self._workload(cgroup(raw)), label)) if self._workload else UNKNOWN
 
     def caller(self, stack: int) -> str:
         return self._callers.get(stack, UNKNOWN)
@@ -178,6 +187,11 @@ def comm(raw: bytes) -> str:
 def pid(raw: bytes) -> str:
     """The process id behind a command name; 0 where processes are not told apart by it."""
     return OTHER if raw == values.OTHER_COMM else str(int.from_bytes(raw[_COMM_BYTES:], "little"))
+
+
+def cgroup(raw: bytes) -> int:
+    """The number of the cgroup behind a command name; 0 where processes are not told apart by it."""
+    return 0 if raw == values.OTHER_COMM else int.from_bytes(raw[_COMM_BYTES:], "little")
 
 
 def error(number: int) -> str:

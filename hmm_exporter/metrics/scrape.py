@@ -17,16 +17,17 @@ from hmm_exporter.bpf.attach import Attachments
 from hmm_exporter.bpf.maps import MapSet, Row, Thread
 from hmm_exporter.bpf.plan import ABSENT, ATTACHED, reads_pages
 from hmm_exporter.catalog import tables
-from hmm_exporter.catalog.metric import Metric
+from hmm_exporter.catalog.metric import Metric, with_process_labels
 from hmm_exporter.catalog.metrics import METRICS
 from hmm_exporter.catalog.tables import Table
 from hmm_exporter.config import Config
 from hmm_exporter.kernel import modules
 from hmm_exporter.kernel.features import Kernel
-from hmm_exporter.metrics import books, exporter
+from hmm_exporter.metrics import books, exporter, labels
 from hmm_exporter.metrics.collector import Collector
 from hmm_exporter.metrics.idle import Idle
 from hmm_exporter.metrics.labels import Names
+from hmm_exporter.workload.workloads import Workloads
 
 
 class Scrape:
@@ -38,25 +39,32 @@ class Scrape:
         config: Config,
         attachments: Attachments,
         ready_seconds: float,
-        metrics: Sequence[Metric] = METRICS,
+        metrics: Sequence[Metric] | None = None,
     ) -> None:
+        """``metrics``: others than the catalogue's, with the labels that the configuration adds."""
         self._attachments = attachments
         self._maps = attachments.maps
-        self._limits = config.limits
+        self._config = config
         self._ready_seconds = ready_seconds
         self._lock = threading.Lock()
         stack = self._maps.stack if self._maps else lambda stack_id: ()
         # The simulator's modules are not this machine's.
         module_users = (lambda module: ()) if kernel.simulated else modules.users
-        self.names = Names(kernel.symbols, stack, module_users, config.limits.callers, attachments.devices.name)
+        self._workloads = Workloads(config, simulated=kernel.simulated is not None)
+        devices, workload = attachments.devices.name, self._workloads.of
+        self.names = Names(kernel.symbols, stack, module_users, config.limits.callers, devices, workload)
         self._page_size = kernel.page_size
         self._pages = reads_pages(kernel)
         there = frozenset(_there(attachments, config, self._pages))
+        metrics = metrics or with_process_labels(METRICS, config.process_labels)
         self._collector = Collector(there, self.names, config.limits.series, metrics)
         self._runs = exporter.ProbeRuns(attachments.programs)
         self._facts = list(exporter.build_and_kernel(kernel, attachments.bcc))
         self._facts += exporter.probes(attachments.outcomes)
-        self._idle = Idle(self._maps, config.limits.idle_ttl, time.monotonic) if self._maps else None
+        self._idle = None
+        if self._maps:
+            ttl, ended = config.limits.idle_ttl, self._collector.end
+            self._idle = Idle(self._maps, ttl, time.monotonic, self._is_over, ended)
 
     def collect(self) -> Iterable[Family]:
         """All families; the whole list at once, so that an error never leaves half an exposition."""
@@ -66,7 +74,8 @@ class Scrape:
             if self._maps and self._idle:
                 families += self._families(self._maps, self._idle)
             elapsed = time.monotonic() - begun
-            families += exporter.scrape(self._collector.series, self._limits.series, elapsed, self._ready_seconds)
+            limit = self._config.limits.series
+            families += exporter.scrape(self._collector.series, limit, elapsed, self._ready_seconds)
             return families
 
     def learn(self) -> None:
@@ -84,7 +93,9 @@ class Scrape:
             self._attachments.learn_devices(self._page_size)
             self._idle.sweep_threads(self._maps.read_threads())
             self._idle.sweep_arrivals()
-            ended = self._idle.sweep_rows(self._read(self._maps))
+            rows = self._read(self._maps)
+            self._learn(rows)
+            ended = self._idle.sweep_rows(rows)
             self.names.forget(
                 [owner for owner in ended.get(tables.OWNER, ()) if isinstance(owner, int)],
                 [ops for ops in ended.get(tables.DRIVER, ()) if isinstance(ops, int)],
@@ -122,6 +133,19 @@ class Scrape:
             [int(row.key[0]) for row in rows[tables.DRIVER]],
             [int(row.key[stack_at]) for row in rows[tables.EBUSY]],
         )
+        if self._config.process_labels and tables.PROCESS in rows:
+            self._workloads.learn({labels.cgroup(comm) for comm in _comms(rows)} - {0})
+
+    def _is_over(self, admission: Table, value: int | bytes) -> bool:
+        """Whether a value counts no more: a process is over with its cgroup."""
+        by_cgroup = admission is tables.PROCESS and isinstance(value, bytes) and bool(self._config.process_labels)
+        return by_cgroup and self._workloads.is_over(labels.cgroup(value))  # type: ignore[arg-type]
+
+
+def _comms(rows: Mapping[Table, Sequence[Row]]) -> Iterable[bytes]:
+    """Of all rows of processes: one that counts while its admission is removed is there without it."""
+    for table in (tables.PROCESS, tables.PROCESS_MIGRATION, tables.PROCESS_FAILURE):
+        yield from (row.key[0] for row in rows.get(table, ()) if isinstance(row.key[0], bytes))
 
 
 def _there(attachments: Attachments, config: Config, pages: bool) -> Iterable[str]:

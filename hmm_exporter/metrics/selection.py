@@ -10,18 +10,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from hmm_exporter.bpf.maps import KeyValues, Row
 from hmm_exporter.catalog.metric import Metric, Source, Type, Zeros
 from hmm_exporter.catalog.tables import Key, Table
-from hmm_exporter.catalog.values import DEVICE_NONE, HISTOGRAM_SLOTS, USUAL_TRIGGER
+from hmm_exporter.catalog.values import DEVICE_NONE, HISTOGRAM_SLOTS, USUAL_TRIGGER, WORKLOAD_LABELS
 from hmm_exporter.metrics import labels
 from hmm_exporter.metrics.labels import OTHER, Names
 
 LabelValues = tuple[str, ...]
 _Namer = Callable[[KeyValues], str]
 
-OPEN_LABELS = frozenset({"pgmap_owner", "device", "driver", "pid", "comm", "caller"})
+OPEN_LABELS = frozenset({"pgmap_owner", "device", "driver", "pid", "comm", "caller", *WORKLOAD_LABELS})
 """Labels whose values nobody knows beforehand."""
 
 
@@ -153,6 +154,7 @@ def _namer(label: str, at: int, table: Table, names: Names) -> _Namer:
         "errno": labels.error,
         "fault": labels.fault,
         "order": labels.order,
+        **{each: partial(names.workload, each) for each in WORKLOAD_LABELS},
     }
     name = by_label[label]
     return lambda key: name(key[at])

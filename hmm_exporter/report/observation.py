@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from hmm_exporter.bpf.attach import Attachments
 from hmm_exporter.bpf.plan import ATTACHED, Outcome
+from hmm_exporter.catalog.metric import with_process_labels
 from hmm_exporter.catalog.metrics import METRICS
 from hmm_exporter.catalog.probes import GROUPS
-from hmm_exporter.config import Config, Histograms, Seconds
+from hmm_exporter.config import Config, Histograms, Kubernetes, Seconds, Slurm
 from hmm_exporter.errors import StartError
 from hmm_exporter.kernel.features import Kernel
 from hmm_exporter.metrics.scrape import Scrape
@@ -22,20 +23,19 @@ _SERIES = 1 << 30
 _PROCESSES = 256
 """At least: a process counts by its id, so that each child of a script is one."""
 
-_METRICS = tuple(
-    dataclasses.replace(metric, labels={"pid": "comm", **metric.labels}) if metric.per_process else metric
-    for metric in METRICS
-)
+_METRICS = with_process_labels(METRICS, ["pid"])
 
 
 def for_report(config: Config) -> Config:
-    """``config`` with all groups of probes, all histograms, and rows that stay to the end."""
+    """``config`` with all groups of probes, all histograms, and rows that stay to the end, by process id."""
     limits = dataclasses.replace(
         config.limits, processes=max(config.limits.processes, _PROCESSES), series=_SERIES, idle_ttl=Seconds(0.0)
     )
     probes = dataclasses.replace(config.probes, groups={group.name: True for group in GROUPS})
     histograms = Histograms(migration_phases=True)
-    return dataclasses.replace(config, limits=limits, probes=probes, histograms=histograms)
+    return dataclasses.replace(
+        config, limits=limits, probes=probes, histograms=histograms, kubernetes=Kubernetes(), slurm=Slurm()
+    )
 
 
 class Observation:

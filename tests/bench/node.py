@@ -2,18 +2,19 @@
 """A busy node as rows in the maps: what its exporter exposes, without the hardware or the hours that would cause it.
 
 `python3 -m tests.bench.node PROCESSES CPUS` serves such a node until its stdin ends, and says at which port.
-Belongs here: which rows a node of so many GPUs and processes has. Does not belong here: what a scrape of them costs
-(scrape.py).
+Belongs here: which rows a node of so many GPUs, processes and pods has. Does not belong here: what a scrape of them
+costs (scrape.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import errno
+import itertools
 import struct
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -28,16 +29,18 @@ from hmm_exporter.catalog import tables, values
 from hmm_exporter.catalog.probes import PROBES
 from hmm_exporter.catalog.tables import Kind, Table
 from hmm_exporter.catalog.values import Class, DeviceFunction, Failure, Intent, RangeFunction, Trigger
-from hmm_exporter.config import Config, Limits
+from hmm_exporter.config import Config, Host, Kubernetes, Limits
 from hmm_exporter.daemon import State, trim_memory
 from hmm_exporter.kernel.iomem import Iomem
 from hmm_exporter.kernel.simulated import simulated_kernel
 from hmm_exporter.kernel.symbols import Symbols
 from hmm_exporter.metrics.scrape import Scrape
 from hmm_exporter.web.server import Server
+from tests.host_files import Container, HostFiles
 from tests.process import SIMULATOR
 
 GPUS = 8
+PODS = 30
 #: Addresses of g_uvm_global and uvm_hmm_notifier_ops in nvidia_uvm. Made up: they are in no kernel.
 OWNER, OPS = 0xFFFFFFFFC0500000, 0xFFFFFFFFC0501000
 KALLSYMS = f"{OWNER:x} b g_uvm_global\t[nvidia_uvm]\n{OPS:x} d uvm_hmm_notifier_ops\t[nvidia_uvm]\n"
@@ -68,11 +71,24 @@ def iomem() -> str:
     return "\n".join([f"00100000-{RAM_END - 1:x} : System RAM", *regions, ""])
 
 
-def comms(processes: int) -> list[bytes]:
-    return [f"worker-{number}".encode().ljust(24, b"\0") for number in range(processes)]
+def pods(files: HostFiles) -> list[int]:
+    """Numbers of the cgroups of so many pods, of one container each."""
+    containers = [
+        Container("training", f"resnet-worker-{n}", "pytorch", f"9e1d7c3b-0000-4c5d-8e9f-{n:012d}", f"{n:064x}")
+        for n in range(PODS)
+    ]
+    for container in containers:
+        files.link(container)
+    return [files.make(container.systemd()) for container in containers]
 
 
-def rows(processes: int) -> Iterator[tuple[Table, KeyValues, tuple[str, ...]]]:
+def comms(processes: int, cgroups: Sequence[int]) -> list[bytes]:
+    """Keys of processes, which are in these cgroups in turn."""
+    names = [f"worker-{number}".encode().ljust(16, b"\0") for number in range(processes)]
+    return [name + cgroup.to_bytes(8, "little") for name, cgroup in zip(names, itertools.cycle(cgroups))]
+
+
+def rows(processes: int, cgroups: Sequence[int] = (0,)) -> Iterator[tuple[Table, KeyValues, tuple[str, ...]]]:
     """Each row that is there, and which of its columns count; what has no open label exists anyway."""
     yield tables.OWNER, (OWNER,), ()
     yield tables.DRIVER, (OPS,), ()
@@ -91,7 +107,7 @@ def rows(processes: int) -> Iterator[tuple[Table, KeyValues, tuple[str, ...]]]:
     for number in (errno.EBUSY, errno.EFAULT):
         yield tables.FAILURE, (OPS, number, Failure.range_fault, 0, 0), ALL
     yield tables.FAILURE, (OWNER, errno.EINVAL, Failure.migration, Class.prefetch, Trigger.kthread), ALL
-    for comm in comms(processes):
+    for comm in comms(processes, cgroups):
         yield tables.PROCESS, (comm,), ("range_faults",)
         yield tables.PROCESS_MIGRATION, (comm, OWNER, Class.prefetch), (*ASKED, "moved_bytes.host_to_device")
         yield (
@@ -108,9 +124,9 @@ def words(table: Table, columns: tuple[str, ...]) -> Iterator[int]:
         yield from (COUNT * (columns == ALL or name in columns) for name in names)
 
 
-def fill(maps: MapSet, shards: int, processes: int) -> None:
+def fill(maps: MapSet, shards: int, processes: int, cgroups: Sequence[int]) -> None:
     """All shards of each row have counted: on a busy node, every CPU has."""
-    for table, key, columns in rows(processes):
+    for table, key, columns in rows(processes, cgroups):
         counted = tuple(words(table, columns))
         shard = counted + (0,) * (stride(table, shards) - len(counted))
         row = shard * (shards if table.sharded else 1)
@@ -128,7 +144,12 @@ def scrape_of(folder: Path, processes: int, shards: int) -> Scrape:
     """What the daemon asks at a scrape, for a node on which all probes of the default groups are attached."""
     (folder / "iomem").write_text(iomem())
     (folder / "kallsyms").write_text(KALLSYMS)
-    config = Config(limits=Limits(processes=max(processes, Limits().processes), series=100_000))
+    files = HostFiles(folder)
+    config = Config(
+        limits=Limits(processes=max(processes, Limits().processes), series=100_000),
+        kubernetes=Kubernetes(enabled=True),
+        host=Host(str(files.cgroup), str(files.container_logs)),
+    )
     kernel = dataclasses.replace(
         simulated_kernel(SIMULATOR), symbols=Symbols(folder / "kallsyms"), iomem=Iomem(folder / "iomem")
     )
@@ -144,7 +165,7 @@ def scrape_of(folder: Path, processes: int, shards: int) -> Scrape:
         *left_out,
     ]
     held.learn_devices(kernel.page_size)
-    fill(held.maps, shards, processes)
+    fill(held.maps, shards, processes, pods(files))
     return Scrape(dataclasses.replace(kernel, btf=None), config, held, ready_seconds=0)
 
 
@@ -153,6 +174,7 @@ def main() -> None:
     registry, state = CollectorRegistry(), State()
     with tempfile.TemporaryDirectory() as folder:
         scrape = scrape_of(Path(folder), processes, shards_for(cpus))
+        scrape.sweep()  # names the pods
     for collector in (scrape, ProcessCollector(registry=None), PlatformCollector(registry=None)):
         registry.register(collector)
     trim_memory()  # as the daemon does

@@ -119,9 +119,9 @@ class GuestExporter:
 
 
 @contextlib.contextmanager
-def serving(machine: VirtualMachine, attach: str, *flags: str) -> Iterator[GuestExporter]:
-    """An exporter that is ready, until the end of the block."""
-    machine.run("cat > /tmp/hmm-exporter.yaml", stdin=CONFIGURATION.format(attach=attach).encode())
+def serving(machine: VirtualMachine, attach: str, *flags: str, settings: str = "") -> Iterator[GuestExporter]:
+    """An exporter that is ready, until the end of the block. ``settings``: lines of its configuration."""
+    machine.run("cat > /tmp/hmm-exporter.yaml", stdin=(CONFIGURATION.format(attach=attach) + settings).encode())
     command = " ".join(("python3 -m hmm_exporter --config.file /tmp/hmm-exporter.yaml", *flags))
     process = machine.start(f"cd /opt/hmm-exporter; exec {command}")
     running = GuestExporter(machine, attach, process)

@@ -5,6 +5,7 @@
  * or another thread, that works on this process's memory, since a mirror is of the memory of who opened the device.
  *
  *	name=NAME     what this process is called
+ *	cgroup=FOLDER in which cgroup the processes work that it has from here on
  *	warm=PAGES    a new buffer, from a huge page's boundary on, each page written
  *	cold=PAGES    the same, never touched
  *	mixed=PAGES   a new buffer, of device 0's own file: migrate_vma_setup refuses it
@@ -247,14 +248,26 @@ static void *perform(void *text)
 	return NULL;
 }
 
-/* What the thread does, and under which name. */
-static char *worker[2];
+/* What the worker does, and under which name; in which cgroup, if it shall be in another. */
+static char *worker[2], *cgroup;
 
 static void *work(void *unused)
 {
 	(void)unused;
 	prctl(PR_SET_NAME, worker[0]);
 	return perform(worker[1]);
+}
+
+static void join(const char *path)
+{
+	char procs[4096];
+	int fd;
+
+	snprintf(procs, sizeof(procs), "%s/cgroup.procs", path);
+	fd = open(procs, O_WRONLY);
+	if (fd < 0 || write(fd, "0", 1) != 1)
+		die(procs);
+	close(fd);
 }
 
 static void in_thread(void)
@@ -273,6 +286,8 @@ static void in_process(void)
 	if (child < 0)
 		die("fork");
 	if (!child) {
+		if (cgroup)
+			join(cgroup);
 		work(NULL);
 		_exit(0);
 	}
@@ -294,7 +309,9 @@ int main(int argc, char **argv)
 	for (int i = 1; i < argc; i++) {
 		int process = !strncmp(argv[i], "process=", 8), thread = !strncmp(argv[i], "thread=", 7);
 
-		if ((process || thread) && i + 1 < argc) {
+		if (!strncmp(argv[i], "cgroup=", 7)) {
+			cgroup = argv[i] + 7;
+		} else if ((process || thread) && i + 1 < argc) {
 			worker[0] = strchr(argv[i], '=') + 1;
 			worker[1] = argv[++i];
 			process ? in_process() : in_thread();

@@ -118,8 +118,31 @@ struct task_struct {
 	unsigned long min_flt, maj_flt;
 	char cred[120];
 	char comm[16];
+	struct css_set *cgroups;
 	bool fatal_signal; /* for fatal_signal_pending() */
 	int make_it_fail;  /* CONFIG_FAULT_INJECTION: this task gets no memory */
+};
+
+struct kernfs_node {
+	int count, active;
+	struct kernfs_node *parent;
+	const char *name;
+	char children[64];
+	u64 id; /* the inode of its folder */
+};
+
+struct cgroup {
+	char self[216];
+	unsigned long flags;
+	int level, max_depth;
+	struct kernfs_node *kn;
+};
+
+struct css_set {
+	void *subsys[14];
+	int refcount;
+	struct css_set *dom_cset;
+	struct cgroup *dfl_cgrp; /* in the hierarchy of version 2 */
 };
 
 struct mmu_notifier_subscriptions {

@@ -6,13 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cgroups.h"
 #include "exact.h"
 #include "run.h"
 
 static const char usage[] =
 	"usage: hmm-simulator run [--rate EVENTS_PER_SECOND] [--threads N] [--scenario NAME]...\n"
-	"                         [--seconds S] [--seed N]\n"
-	"       hmm-simulator exact [--threads N] [--events N] [--seed N] [--wait-for-stdin]\n"
+	"                         [--seconds S] [--seed N] [--cgroups FILE]\n"
+	"       hmm-simulator exact [--threads N] [--events N] [--seed N] [--cgroups FILE]\n"
+	"                         [--wait-for-stdin]\n"
 	"       hmm-simulator list\n"
 	"       hmm-simulator iomem\n";
 
@@ -47,6 +49,12 @@ static unsigned long whole_number(const char *option, const char *text, unsigned
 	return value;
 }
 
+static void place(const char *path)
+{
+	if (!read_cgroups(path))
+		refuse("--cgroups takes a file with lines of a comm and numbers of cgroups, not '%s'", path);
+}
+
 static void choose(struct run_options *options, const char *name)
 {
 	for (enum scenario_id i = 0; i < NR_SCENARIOS; i++)
@@ -57,7 +65,7 @@ static void choose(struct run_options *options, const char *name)
 	refuse("there is no scenario '%s'", name);
 }
 
-enum { RATE, THREADS, SCENARIO, SECONDS, EVENTS, SEED, WAIT };
+enum { RATE, THREADS, SCENARIO, SECONDS, EVENTS, SEED, WAIT, CGROUPS };
 
 /* getopt's own messages would be a second line. */
 static int next_option(int argc, char **argv, const struct option *options)
@@ -78,7 +86,7 @@ static void run_command(int argc, char **argv)
 	static const struct option known[] = {
 		{ "rate", required_argument, NULL, RATE },     { "threads", required_argument, NULL, THREADS },
 		{ "scenario", required_argument, NULL, SCENARIO }, { "seconds", required_argument, NULL, SECONDS },
-		{ "seed", required_argument, NULL, SEED },     {},
+		{ "seed", required_argument, NULL, SEED },     { "cgroups", required_argument, NULL, CGROUPS }, {},
 	};
 	struct run_options options = { .threads = 8, .rate = 250, .seed = 1 };
 	int option;
@@ -90,6 +98,7 @@ static void run_command(int argc, char **argv)
 		case SCENARIO: choose(&options, optarg); break;
 		case SECONDS: options.seconds = number("seconds", optarg, 0.001, 1e9); break;
 		case SEED: options.seed = whole_number("seed", optarg, 0, 1UL << 53); break;
+		case CGROUPS: place(optarg); break;
 		}
 	}
 	run(&options);
@@ -99,7 +108,8 @@ static void exact_command(int argc, char **argv)
 {
 	static const struct option known[] = {
 		{ "threads", required_argument, NULL, THREADS }, { "events", required_argument, NULL, EVENTS },
-		{ "seed", required_argument, NULL, SEED },	 { "wait-for-stdin", no_argument, NULL, WAIT }, {},
+		{ "seed", required_argument, NULL, SEED },	 { "wait-for-stdin", no_argument, NULL, WAIT },
+		{ "cgroups", required_argument, NULL, CGROUPS }, {},
 	};
 	struct exact_options options = { .threads = 4, .events = 100000, .seed = 1 };
 	int option;
@@ -110,6 +120,7 @@ static void exact_command(int argc, char **argv)
 		case EVENTS: options.events = whole_number("events", optarg, 1, MOST_EVENTS); break;
 		case SEED: options.seed = whole_number("seed", optarg, 0, 1UL << 53); break;
 		case WAIT: options.wait_for_stdin = true; break;
+		case CGROUPS: place(optarg); break;
 		}
 	}
 	exact(&options);

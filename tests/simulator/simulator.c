@@ -19,6 +19,7 @@
 #include "drivers.c"
 #include "mirrors.c"
 /* who acts, and how */
+#include "cgroups.c"
 #include "world.c"
 #include "plan.c"
 #include "plan_migration.c"

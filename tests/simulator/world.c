@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "world.h"
 
+#include "cgroups.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -81,6 +83,7 @@ static void fork_process(struct world *world, enum process_id id, unsigned int t
 	process->task.tgid = process_table[id].tgid;
 	process->task.pid = process_table[id].tgid + thread;
 	process->task.mm = process->task.active_mm = &process->mm;
+	process->task.cgroups = cgroups_of(process->task.comm, thread);
 	process->mm.owner = id == ORPHAN ? NULL : &process->task;
 	process->mm.mm_users = 1;
 	map_areas(world, id);
@@ -98,6 +101,7 @@ static struct world *world_create(unsigned int thread)
 		strcpy(world->kworker[i].comm, kworker_table[i].comm);
 		world->kworker[i].pid = world->kworker[i].tgid = kworker_table[i].pid;
 		world->kworker[i].flags = PF_KTHREAD;
+		world->kworker[i].cgroups = cgroups_of("", 0);
 	}
 	for (enum owner_id i = 0; i < NR_OWNERS; i++) {
 		struct dev_pagemap *pgmap = pgmap_of(i, 0);

@@ -5,7 +5,7 @@
  */
 
 struct process {
-	u64 comm[3]; /* the name; then the process id where figures are kept by it, else 0 */
+	u64 comm[3]; /* the name; then process id or cgroup where figures are kept by it, else 0 */
 	u32 tgid;
 };
 
@@ -41,11 +41,33 @@ INLINE void cut_kthread_name(u64 *comm)
 	}
 }
 
+#if WITH_CGROUPS
+/*
+ * The number that a cgroup's directory has in the cgroup file system. Of an exiting task, too: its
+ * css_set stays (kernel/cgroup/cgroup.c:cgroup_task_exit; cgroup_exit to 6.18).
+ */
+INLINE u64 cgroup_of(u64 task)
+{
+	u64 set = READ_64(task, task_struct_cgroups);
+	u64 group = READ_64(set, css_set_dfl_cgrp);
+	u64 node = READ_64(group, cgroup_kn);
+
+	return READ_64(node, kernfs_node_id);
+}
+#endif
+
 INLINE void read_process(u64 task, struct process *process)
 {
 	READ_COMM(process->comm, task);
 #if WITH_PIDS || FILTER_TGIDS
 	process->tgid = READ_32(task, task_struct_tgid);
+#endif
+	process->comm[2] = 0;
+#if WITH_PIDS
+	process->comm[2] = process->tgid;
+#endif
+#if WITH_CGROUPS
+	process->comm[2] = cgroup_of(task);
 #endif
 }
 
@@ -73,7 +95,6 @@ INLINE int process_of(u64 mm, u64 task, struct process *process)
 #else
 	read_current(task, process);
 #endif
-	process->comm[2] = WITH_PIDS ? process->tgid : 0;
 	return filter_passes(process);
 }
 

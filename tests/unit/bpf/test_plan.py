@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hmm_exporter.bpf.plan import ABSENT, DENIED, DISABLED, ERROR, Outcome, choose, reads_pages
 from hmm_exporter.bpf.source import Target
 from hmm_exporter.catalog.probes import GROUPS, PROBES
-from hmm_exporter.config import Config, Filter, Probes
+from hmm_exporter.config import Config, Filter, Kubernetes, Probes, Slurm
 from hmm_exporter.kernel.btf import Function
 from hmm_exporter.kernel.features import Kernel
 from tests.unit.bpf import kernels
@@ -282,3 +282,14 @@ def test_it_is_not_where_btf_does_not_or_where_a_simulator_has_a_file(kernel: Ke
 def test_processes_are_told_apart_by_their_ids_only_for_who_asks() -> None:
     assert not choose(kernels.kernel(), kernels.config())[0].pids
     assert choose(kernels.kernel(), kernels.config(), pids=True)[0].pids
+
+
+def test_processes_are_told_apart_by_their_cgroups_only_where_these_are_labels() -> None:
+    config = kernels.config()
+    asked = replace(config, kubernetes=Kubernetes(enabled=True))
+    assert not choose(kernels.kernel(), config)[0].cgroups
+    assert choose(kernels.kernel(), asked)[0].cgroups
+    assert choose(kernels.kernel(), replace(config, slurm=Slurm(enabled=True)))[0].cgroups
+    # A process id says more; and without CONFIG_CGROUPS there is nothing to read.
+    assert not choose(kernels.kernel(), asked, pids=True)[0].cgroups
+    assert not choose(kernels.kernel(without={"css_set"}), asked)[0].cgroups

@@ -17,10 +17,17 @@ from hmm_exporter.bpf.code import CALLBACK
 from hmm_exporter.bpf.plan import choose
 from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.probe import Probe
-from hmm_exporter.catalog.probes import OPTIONAL_FIELDS, PROBES, PROCESS_FIELDS, RESOURCE_ENUMERATORS, RESOURCE_FIELDS
+from hmm_exporter.catalog.probes import (
+    CGROUP_FIELDS,
+    OPTIONAL_FIELDS,
+    PROBES,
+    PROCESS_FIELDS,
+    RESOURCE_ENUMERATORS,
+    RESOURCE_FIELDS,
+)
 from hmm_exporter.catalog.tables import TABLES, Kind, Table
 from hmm_exporter.catalog.values import CONSTANTS, OTHER_DEVICE
-from hmm_exporter.config import Filter, Seconds
+from hmm_exporter.config import Filter, Seconds, Slurm
 from tests.unit.bpf import in_memory, kernels
 from tests.unit.bpf.c_text import Source, preprocess, uses
 
@@ -40,10 +47,11 @@ def program(
     filter: Filter | None = None,
     without: frozenset[str] = kernels.RENAMED,
     phases: bool = True,
+    slurm: bool = False,
 ) -> Source:
     """The text for a kernel with ``only`` these probes, preprocessed."""
     made = kernels.kernel(without=without, simulated=build == "uprobe")
-    plan, _ = choose(made, kernels.config(only, filter, phases))
+    plan, _ = choose(made, replace(kernels.config(only, filter, phases), slurm=Slurm(slurm)))
     return preprocess(source.text(plan, build))
 
 
@@ -224,15 +232,23 @@ def test_a_source_file_reads_only_fields_that_its_probes_declare(name: str) -> N
         path.replace(".", "_")
         for probe in PROBES
         if name in probe.sources
-        for path in PROCESS_FIELDS + OPTIONAL_FIELDS + probe.fields
+        for path in PROCESS_FIELDS + OPTIONAL_FIELDS + CGROUP_FIELDS + probe.fields
     }
     assert fields_used((source.PROGRAMS / name).read_text()) <= declared
 
 
 def test_shared_files_read_only_what_every_reading_probe_declares() -> None:
     used = set().union(*(fields_used((source.PROGRAMS / name).read_text()) for name in SHARED if name != "glue.c"))
-    assert used <= {path.replace(".", "_") for path in PROCESS_FIELDS + OPTIONAL_FIELDS}
+    assert used <= {path.replace(".", "_") for path in PROCESS_FIELDS + OPTIONAL_FIELDS + CGROUP_FIELDS}
     assert "mm_struct_owner" in used
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_cgroups_are_read_only_for_who_asks(build: str) -> None:
+    with_them, without = program(build=build, slurm=True), program(build=build)
+    assert {path.replace(".", "_") for path in CGROUP_FIELDS} <= fields_used(with_them.code)
+    assert undefined(with_them, build) == set()
+    assert not {path.replace(".", "_") for path in CGROUP_FIELDS} & fields_used(without.code)
 
 
 def undefined(made: Source, build: str) -> set[str]:
@@ -275,12 +291,13 @@ def test_whatever_probes_are_left_out_the_program_compiles(excluded: set[str], b
         {"migrate_vma.fault_page", "migrate_device_range", "migrate_device_pfns", "make_device_exclusive"},
         {"make_device_exclusive", "hmm_range_fault_unlocked_timeout", "do_huge_pmd_device_private"},
         {"mm_struct.owner"},
+        {"task_struct.cgroups", "css_set", "cgroup"},
         {"restore_exclusive_pte", "make_device_exclusive", "make_device_exclusive_range"},
     ],
-    ids=["5.15", "6.12", "CONFIG_MEMCG=n", "CONFIG_DEVICE_PRIVATE=n"],
+    ids=["5.15", "6.12", "CONFIG_MEMCG=n", "CONFIG_CGROUPS=n", "CONFIG_DEVICE_PRIVATE=n"],
 )
 def test_an_older_or_smaller_kernel_gets_a_program_that_compiles(without: set[str]) -> None:
-    made = [undefined(program(build=build, without=frozenset(without)), build) for build in BUILDS]
+    made = [undefined(program(build=build, without=frozenset(without), slurm=True), build) for build in BUILDS]
     assert made == [set()] * len(BUILDS)
 
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from hmm_exporter.catalog.probe import Probe
-from hmm_exporter.catalog.probes import GROUPS, OPTIONAL_FIELDS, PROBES, PROCESS_FIELDS
+from hmm_exporter.catalog.probes import CGROUP_FIELDS, GROUPS, OPTIONAL_FIELDS, PROBES, PROCESS_FIELDS
 
 each_probe = pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
 
@@ -83,7 +83,7 @@ def test_programs_are_named_entry_first(probe: Probe) -> None:
 
 @each_probe
 def test_fields_are_paths_and_none_stands_twice(probe: Probe) -> None:
-    paths = PROCESS_FIELDS + OPTIONAL_FIELDS + probe.fields
+    paths = PROCESS_FIELDS + OPTIONAL_FIELDS + CGROUP_FIELDS + probe.fields
     assert all(re.fullmatch(r"[a-z_]+\.[a-z_]+", path) for path in paths)
     assert len(set(paths)) == len(paths)
     assert all(re.fullmatch(r"[A-Z_]+", name) for name in probe.enumerators)

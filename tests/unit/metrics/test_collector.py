@@ -360,3 +360,31 @@ def test_every_histogram_of_the_catalogue_has_25_finite_bounds_in_the_exposition
 
 def a_key(source: Source) -> KeyValues:
     return tuple(source.where.get(key.name, 0) for key in source.table.keys)
+
+
+def _stall(made: Collector, rows: Rows) -> dict[str, float]:
+    found = samples(made.families(rows))
+    return {dict(its)["comm"]: value for (name, its), value in found.items() if name.endswith("_stall_seconds_total")}
+
+
+def test_a_sum_of_several_rows_does_not_go_down_when_one_of_them_ends(tmp_path: Path) -> None:
+    """Prometheus would take it for a restart, and all that is left for new."""
+    made = collector(tmp_path, frozenset({"migrate_vma_finalize"}))
+    old, young = (
+        row(tables.PROCESS_MIGRATION, (comm("a"), owner, 1), fault_stall_ns=10**9 * seconds)
+        for owner, seconds in zip(HEAP, (3, 4))
+    )
+    assert _stall(made, rows_of((tables.PROCESS_MIGRATION, old), (tables.PROCESS_MIGRATION, young))) == {"a": 7}
+    made.end(tables.PROCESS_MIGRATION, old)
+    for _ in range(3):
+        assert _stall(made, rows_of((tables.PROCESS_MIGRATION, young))) == {"a": 7}
+
+
+def test_with_the_last_of_its_rows_a_label_set_ends_and_begins_anew(tmp_path: Path) -> None:
+    made = collector(tmp_path, frozenset({"migrate_vma_finalize"}))
+    old = row(tables.PROCESS_MIGRATION, (comm("a"), HEAP[0], 1), fault_stall_ns=3 * 10**9)
+    new = row(tables.PROCESS_MIGRATION, (comm("a"), HEAP[0], 1), fault_stall_ns=10**9)
+    assert _stall(made, rows_of((tables.PROCESS_MIGRATION, old))) == {"a": 3}
+    made.end(tables.PROCESS_MIGRATION, old)
+    assert _stall(made, rows_of()) == {}
+    assert _stall(made, rows_of((tables.PROCESS_MIGRATION, new))) == {"a": 1}

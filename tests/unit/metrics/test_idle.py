@@ -26,7 +26,7 @@ from hmm_exporter.catalog.values import (
 )
 from hmm_exporter.config import Limits, Maps
 from hmm_exporter.metrics.books import IN_MIGRATION, Totals, balanced, totals
-from hmm_exporter.metrics.idle import ARRIVAL_SECONDS, THREAD_SECONDS, Idle, dimensions
+from hmm_exporter.metrics.idle import ARRIVAL_SECONDS, OVER_SECONDS, THREAD_SECONDS, Idle, dimensions
 from tests.unit.bpf.in_memory import Bpf, map_set, pack_key
 
 TTL = 100.0
@@ -44,7 +44,15 @@ class World:
         self.bpf = bpf
         self.maps = maps
         self.now = 5000.0
-        self.idle = Idle(maps, ttl, lambda: self.now)
+        self.over: set[int | bytes] = set()
+        self.ended: list[tuple[str, KeyValues]] = []
+        self.idle = Idle(
+            maps,
+            ttl,
+            lambda: self.now,
+            lambda admission, value: value in self.over,
+            lambda table, row: self.ended.append((table.name, row.key)),
+        )
 
     def rows(self) -> dict[Table, list[Row]]:
         return {table: self.maps.read(table) for table in tables.TABLES}
@@ -495,3 +503,32 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(max_examples=30, stateful_step_count=40)
+
+
+def test_each_row_that_is_removed_is_told_of_and_no_other(world: World) -> None:
+    world.owner_with_rows()
+    world.owner_with_rows(SECOND)
+    before = world.keys(*ALL)
+    world.sweep()
+    world.now += TTL
+    world.bpf.book(tables.MIGRATION, (SECOND, *MIGRATION_KEY[1:]), started=1)
+    world.sweep()
+    assert set(world.ended) == before - world.keys(*ALL)
+    assert len(world.ended) == 4
+
+
+def test_what_is_over_ends_five_minutes_after_its_last_count_however_long_the_ttl_is() -> None:
+    with map_set() as (bpf, maps):
+        world = World(bpf, maps, ttl=3600)
+        world.bpf.book(tables.PROCESS, (COMM,), range_faults=1)
+        world.sweep()
+        world.over.add(COMM)
+        assert world.after(OVER_SECONDS - 0.1) == {}
+        assert world.after(0.1) == {"process": [COMM]}
+
+
+def test_what_is_over_does_not_stay_longer_than_a_shorter_ttl(world: World) -> None:
+    world.bpf.book(tables.PROCESS, (COMM,), range_faults=1)
+    world.over.add(COMM)
+    world.sweep()
+    assert world.after(TTL) == {"process": [COMM]}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,14 +21,15 @@ from hmm_exporter.catalog import tables, values
 from hmm_exporter.catalog.metrics import METRICS
 from hmm_exporter.catalog.probes import GROUPS, PROBES
 from hmm_exporter.catalog.values import DEVICE_NONE, Class, Failure, Trigger
-from hmm_exporter.config import Config, Histograms, Probes
+from hmm_exporter.config import Config, Histograms, Host, Kubernetes, Probes
 from hmm_exporter.kernel.features import Kernel
 from hmm_exporter.kernel.iomem import Iomem
 from hmm_exporter.kernel.symbols import Symbols
 from hmm_exporter.metrics.books import IN_MIGRATION
-from hmm_exporter.metrics.idle import Idle
+from hmm_exporter.metrics.idle import OVER_SECONDS, Idle
 from hmm_exporter.metrics.scrape import Scrape
 from tests.bench import node
+from tests.host_files import LLAMA, VLLM, HostFiles
 from tests.unit.bpf import kernels
 from tests.unit.bpf.in_memory import Bpf, map_set
 from tests.unit.metrics.exposed import KALLSYMS, openmetrics, samples, text
@@ -441,3 +443,40 @@ def test_attempts_are_told_only_where_they_are_told_apart(tmp_path: Path, states
         names = {family.name for family in world.scrape.collect()}
         world.close()
     assert ({"hmm_range_fault_attempts", "hmm_range_fault_ebusy"} <= names) is there
+
+
+def _returned(world: World) -> dict[tuple[str, str], float]:
+    """Calls of hmm_range_fault by namespace and pod."""
+    return {
+        (dict(its)["namespace"], dict(its)["pod"]): value
+        for (name, its), value in samples(world.scrape.collect()).items()
+        if name == "hmm_process_range_faults_total"
+    }
+
+
+def test_a_restarted_container_goes_on_where_it_was_and_a_dead_pod_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = HostFiles(tmp_path)
+    restarted = replace(LLAMA, id="d4" * 32)
+    for container in (LLAMA, restarted, VLLM):
+        files.link(container)
+    host = Host(str(files.cgroup), str(files.container_logs))
+    config = Config(host=host, kubernetes=Kubernetes(enabled=True))
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    first, second, other = (files.make(container.systemd()) for container in (LLAMA, restarted, VLLM))
+    with map_set() as (bpf, maps):
+        world = World(bpf, maps, tmp_path, config, kernels.kernel(simulated=True))
+        for number, calls in ((first, 5), (second, 2), (other, 9)):
+            bpf.book(tables.PROCESS, (b"python3".ljust(16, b"\0") + number.to_bytes(8, "little"),), range_faults=calls)
+        whole = {("inference", LLAMA.pod): 7, ("inference", VLLM.pod): 9}
+        assert _returned(world) == whole
+        world.scrape.sweep()
+        for container in (LLAMA, VLLM):
+            (files.cgroup / container.systemd()).rmdir()
+        now += OVER_SECONDS
+        world.scrape.sweep()
+        assert len(maps.read(tables.PROCESS)) == 2  # and `other`
+        assert _returned(world) == {("inference", LLAMA.pod): 7}
+        world.close()

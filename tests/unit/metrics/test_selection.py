@@ -127,7 +127,8 @@ def test_a_label_set_as_other_keeps_what_is_known_beforehand(tmp_path: Path) -> 
     assert failures.as_other(("evict", "kthread", "amdgpu-1", "none", "EINVAL"))[2:] == ("other", "none", "EINVAL")
     callers = selected(tmp_path, "hmm_range_fault_ebusy_callers_total")
     assert callers.as_other(("amdgpu", "svm_range_restore_pages")) == ("other", "other")
-    assert {"pgmap_owner", "device", "driver", "comm", "pid", "caller"} == OPEN_LABELS
+    from_the_cgroup = {"namespace", "pod", "container", "slurm_job"}
+    assert {"pgmap_owner", "device", "driver", "comm", "pid", "caller"} | from_the_cgroup == OPEN_LABELS
 
 
 def test_a_histograms_bounds_are_exact_decimals_and_end_in_infinity(tmp_path: Path) -> None:

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node: what its devices and drivers do, where the time goes, what fails. Many nodes chosen are summed up."""
+
+from __future__ import annotations
+
+from dashboards.grafana.generate import node_migrations, node_mirrors
+from dashboards.grafana.generate.board import Board, Row
+from dashboards.grafana.generate.panels import Query, single
+from dashboards.grafana.generate.promql import (
+    NODE,
+    OWNER,
+    PER_PROCESS,
+    TO_DEVICE,
+    TO_HOST,
+    ebusy_ratio,
+    process_thrash_ratio,
+    quantile,
+    rates,
+    total,
+    worst,
+)
+
+_TO_DEVICE = f"{OWNER}, {TO_DEVICE}"
+_TO_HOST = f"{OWNER}, {TO_HOST}"
+
+_SUMMARY = (
+    single(
+        "Worst thrash ratio",
+        "Bytes that CPU faults brought back within thrash_window (10 s) of their arrival on a device, over bytes that"
+        " migrations copied to devices, of the process where that is most. Near 0 is good.",
+        "percentunit",
+        Query(worst(process_thrash_ratio(NODE, PER_PROCESS))),
+        bad=0.5,
+    ),
+    single(
+        "Threads waiting for memory",
+        "Seconds a second that CPU faults spent from migrate_vma_setup to migrate_vma_finalize: threads stalled on"
+        " average, at least. Near 0 is good.",
+        "short",
+        Query(rates("hmm_process_fault_stall_seconds_total", NODE)),
+        bad=1,
+    ),
+    single(
+        "99th percentile of a fault back",
+        "From migrate_vma_setup's entry to migrate_vma_finalize's return of migrations that a CPU fault asked for"
+        " (class fault_back): what the slowest in a hundred waits.",
+        "s",
+        Query(quantile(0.99, "hmm_migration_duration_seconds", f'{OWNER}, class="fault_back"')),
+        bad=0.0625,
+    ),
+    single(
+        "EBUSY ratio",
+        "Walks that ended in EBUSY because the range was invalidated meanwhile, over all walks. A few percent are"
+        " usual.",
+        "percentunit",
+        Query(ebusy_ratio(NODE)),
+        bad=0.5,
+    ),
+    single(
+        "Migration bandwidth",
+        "Bytes copied by migrate_vma_pages, by direction.",
+        "binBps",
+        Query(rates("hmm_migration_moved_bytes_total", _TO_DEVICE), "to device"),
+        Query(rates("hmm_migration_moved_bytes_total", _TO_HOST), "to host"),
+    ),
+    single(
+        "Migrations in flight",
+        "Threads between migrate_vma_setup's entry and migrate_vma_finalize's return at the moment of the scrape. As"
+        " many for minutes, without migrations completing: a driver is stuck.",
+        "short",
+        Query(total(f"hmm_exporter_migrations_in_flight{{{NODE}}}")),
+    ),
+)
+
+BOARD = Board(
+    uid="hmm-node",
+    title="HMM / Node detail",
+    description="What Linux HMM does on a node: devices, drivers, time, failures.",
+    variables=("cluster", "node", "pgmap_owner"),
+    summary=_SUMMARY,
+    rows=(
+        Row("Does memory come back?", node_migrations.THRASH),
+        Row("How fast, and where is the time?", node_migrations.SPEED),
+        Row("What does not move, and why?", node_migrations.UNMOVED),
+        Row("Is device memory under pressure?", node_migrations.PRESSURE),
+        Row("Does the device lose races against the CPU?", node_mirrors.MIRROR),
+        Row("Atomics, huge pages, mirrored ranges, and what is counted per page", node_mirrors.REST),
+        Row("What is there", node_mirrors.THERE),
+    ),
+)

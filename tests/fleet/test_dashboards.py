@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dashboards: what is in the files, and what Prometheus answers to every query in them."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+import pytest
+import yaml
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from tests.fleet.dashboards import (
+    FOLDER,
+    IN_LINKS,
+    Json,
+    Panel,
+    everything_chosen,
+    files,
+    filled_in,
+    load,
+    panels,
+    variables,
+)
+from tests.fleet.prometheus import Prometheus, Refused, Series
+from tests.fleet.simulated import FIRST, RELEASES, SECOND, Fleet
+from tests.fleet.tools import run, tool
+
+UIDS = {"hmm-fleet", "hmm-node", "hmm-process", "hmm-exporter"}
+DASHBOARDS = {file.stem: load(file) for file in files()}
+
+#: Queries that have no answer here, by panel and letter, with the reason; all others have one.
+EMPTY = {
+    ("hmm-exporter: Time in BPF programs", "A"): "the kernel's BPF statistics are off",
+    ("hmm-exporter: Time of one run", "A"): "the kernel's BPF statistics are off",
+}
+#: Labels that no series has, by release of the server.
+ABSENT: dict[str, set[str]] = {"sid": set(), "bookworm": {"cluster"}}
+#: Labels of processes in pods and jobs alone: the one that thrashes is in a job.
+WORKLOAD = {"namespace", "pod", "slurm_job"}
+
+each_dashboard = pytest.mark.parametrize("uid", DASHBOARDS)
+each_release = pytest.mark.parametrize("release", RELEASES)
+
+
+def test_the_files_are_what_the_generator_writes(tmp_path: Path) -> None:
+    run(sys.executable, "-m", "dashboards.grafana.generate", tmp_path)
+    written = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    assert written == {file.name: file.read_text() for file in files()}, "make dashboards"
+
+
+@each_dashboard
+def test_grafanas_own_model_of_a_dashboard_knows_every_field(uid: str) -> None:
+    plugins.register_default_plugins()
+    assert json.loads(JSONEncoder().encode(Dashboard.from_json(DASHBOARDS[uid]))) == DASHBOARDS[uid]
+
+
+def test_a_misspelt_field_is_one_that_grafanas_model_drops() -> None:
+    plugins.register_default_plugins()
+    misspelt = json.loads(json.dumps(DASHBOARDS["hmm-fleet"]).replace('"noValue"', '"noValeu"'))
+    assert json.loads(JSONEncoder().encode(Dashboard.from_json(misspelt))) != misspelt
+
+
+def test_uids_are_the_files_names_and_stay_because_bookmarks_have_them() -> None:
+    assert set(DASHBOARDS) == UIDS
+    assert all(dashboard["uid"] == uid for uid, dashboard in DASHBOARDS.items())
+
+
+@each_dashboard
+def test_panels_can_be_told_apart_by_id_and_by_title(uid: str) -> None:
+    every = DASHBOARDS[uid]["panels"]
+    assert len({panel["id"] for panel in every}) == len(every)
+    assert len({panel["title"] for panel in every}) == len(every)
+
+
+@each_dashboard
+def test_every_panel_says_what_it_shows_and_in_which_unit(uid: str) -> None:
+    for panel in panels(DASHBOARDS[uid]):
+        assert len(panel.json["description"]) > 40, panel.name
+        assert panel.json["fieldConfig"]["defaults"]["unit"], panel.name
+
+
+@each_dashboard
+def test_panels_fill_their_rows_and_do_not_overlap(uid: str) -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARDS[uid]["panels"]:
+        at = panel["gridPos"]
+        cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
+        assert not cells & taken, panel["title"]
+        taken |= cells
+    assert max(x for x, _ in taken) == 23
+    assert len(taken) == 24 * (max(y for _, y in taken) + 1), "a hole"
+
+
+@each_dashboard
+def test_all_of_a_variable_matches_series_that_lack_the_label(uid: str) -> None:
+    chosen = {name: variable for name, variable in variables(DASHBOARDS[uid]).items() if name != "datasource"}
+    assert chosen
+    for name, variable in chosen.items():
+        assert variable["includeAll"], name
+        assert re.fullmatch(variable["allValue"], ""), name
+
+
+def _links(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("url"), str):
+            yield value["url"]
+        for each in value.values():
+            yield from _links(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _links(each)
+
+
+@each_dashboard
+def test_links_lead_to_dashboards_that_have_the_variables_they_set(uid: str) -> None:
+    here = variables(DASHBOARDS[uid])
+    links = list(_links(DASHBOARDS[uid]["panels"]))
+    assert links
+    for link in links:
+        path, _, parameters = link.partition("?")
+        there = variables(DASHBOARDS[path.removeprefix("/d/")])
+        kept = re.findall(r"\$\{(\w+):queryparam\}", parameters)
+        assert set(kept) <= here.keys() & there.keys(), link
+        assert {name for name, _ in parse_qsl(parameters) if name.startswith("var-")} <= {f"var-{it}" for it in there}
+        assert "${__url_time_range}" in parameters, link
+        assert "$" not in re.sub(r"\$\{\w+:queryparam\}", "", IN_LINKS.sub("", link)), link
+
+
+@each_dashboard
+def test_the_other_dashboards_are_one_click_away_with_variables_and_time(uid: str) -> None:
+    (link,) = DASHBOARDS[uid]["links"]
+    assert set(link["tags"]) == set(DASHBOARDS[uid]["tags"])
+    assert link["includeVars"]
+    assert link["keepTime"]
+
+
+def _answers(fleet: Fleet, release: str, dashboard: Json) -> Iterator[tuple[Panel, Json, str, list[Series]]]:
+    """Every query of a dashboard, all variables at All, over the time that was played."""
+    played = f"{round(fleet.ended - fleet.started)}s"
+    chosen = everything_chosen(dashboard, rate_interval=played, shown=played)
+    for panel in panels(dashboard):
+        for target in panel.targets:
+            expression = filled_in(target["expr"], chosen)
+            try:
+                yield panel, target, expression, fleet.servers[release].query(expression, at=fleet.ended)
+            except Refused as error:
+                pytest.fail(f"{panel.name}: {error}\n{expression}")
+
+
+def _unanswered(fleet: Fleet, release: str, dashboard: Json) -> dict[tuple[str, str], str]:
+    return {
+        (panel.name, target["refId"]): expression
+        for panel, target, expression, answer in _answers(fleet, release, dashboard)
+        if not answer
+    }
+
+
+@each_release
+@each_dashboard
+def test_every_query_has_an_answer_but_for_those_that_are_listed(fleet: Fleet, release: str, uid: str) -> None:
+    unanswered = _unanswered(fleet, release, DASHBOARDS[uid])
+    listed = {key for key in EMPTY if key[0].startswith(f"{uid}: ")}
+    assert {key: expression for key, expression in unanswered.items() if key not in listed} == {}
+    assert unanswered.keys() == listed, "listed as empty, and is not"
+
+
+@each_release
+def test_a_misspelt_metric_is_noticed(fleet: Fleet, release: str) -> None:
+    good = json.dumps(DASHBOARDS["hmm-process"])
+    bad = good.replace("hmm_process_huge_faults_total", "hmm_process_huge_fault_total")
+    assert _unanswered(fleet, release, json.loads(bad)).keys() == {
+        ("hmm-process: Faults on huge pages of a device", "A")
+    }
+
+
+def _strange_labels(fleet: Fleet, release: str, dashboard: Json) -> dict[str, set[str]]:
+    """Labels of a legend, or columns of a table, that no series of the answer has."""
+    strange: dict[str, set[str]] = {}
+    for panel, target, _, answer in _answers(fleet, release, dashboard):
+        wanted = set(re.findall(r"\{\{(\w+)\}\}", target.get("legendFormat", "")))
+        if target.get("format") == "table":
+            organize = panel.json["transformations"][1]["options"]
+            wanted |= {name for name in organize["indexByName"] if not name.startswith("Value")}
+        there = {label for series in answer for label in series.labels}
+        if answer and (others := wanted - there - ABSENT[release] - WORKLOAD):
+            strange[panel.name] = others
+    return strange
+
+
+@each_release
+@each_dashboard
+def test_legends_and_columns_name_labels_that_the_answers_have(fleet: Fleet, release: str, uid: str) -> None:
+    assert _strange_labels(fleet, release, DASHBOARDS[uid]) == {}
+
+
+def test_a_misspelt_label_is_noticed(fleet: Fleet) -> None:
+    misspelt = json.dumps(DASHBOARDS["hmm-fleet"]).replace("by (direction)", "by (derection)")
+    assert _strange_labels(fleet, "sid", json.loads(misspelt)) == {
+        f"hmm-fleet: {title}": {"direction"}
+        for title in ("Migration bandwidth by direction", "Huge share of what moved")
+    }
+
+
+def _unknown_values(server: Prometheus, dashboard: Json) -> set[tuple[str, str]]:
+    """Label values that queries ask for and that do not occur: a negative matcher that misses is silent."""
+    chosen = everything_chosen(dashboard, "1m", "1m")
+    asked = {
+        (label, value)
+        for panel in panels(dashboard)
+        for target in panel.targets
+        for label, value in re.findall(r'(\w+)!?="([^"]*)"', filled_in(target["expr"], chosen))
+    }
+    return {(label, value) for label, value in asked if value not in server.get(f"label/{label}/values")}
+
+
+@each_dashboard
+def test_queries_ask_for_label_values_that_occur(fleet: Fleet, uid: str) -> None:
+    assert _unknown_values(fleet.servers["sid"], DASHBOARDS[uid]) == set()
+
+
+def test_a_misspelt_label_value_is_noticed(fleet: Fleet) -> None:
+    misspelt = json.dumps(DASHBOARDS["hmm-fleet"]).replace("lock_dropped", "lock_droped")
+    assert _unknown_values(fleet.servers["sid"], json.loads(misspelt)) == {("reason", "lock_droped")}
+
+
+@each_release
+@each_dashboard
+def test_variables_offer_the_values_that_there_are(fleet: Fleet, release: str, uid: str) -> None:
+    chosen = everything_chosen(DASHBOARDS[uid], "1m", "1m")
+    offered = {}
+    for name, variable in variables(DASHBOARDS[uid]).items():
+        if name == "datasource":
+            continue
+        query = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"])
+        assert query, name
+        selector, label = query.groups()
+        series = fleet.servers[release].series(filled_in(selector, chosen))
+        offered[name] = {labels[label] for labels in series if label in labels}
+    assert {name for name, values in offered.items() if not values} == offered.keys() & ABSENT[release]
+
+
+def test_all_pods_includes_processes_that_are_in_none(fleet: Fleet) -> None:
+    (found,) = (
+        answer
+        for panel, target, _, answer in _answers(fleet, "sid", DASHBOARDS["hmm-process"])
+        if panel.title == "Processes" and target["refId"] == "A"
+    )
+    assert {bool(series.labels.get("pod")) for series in found if series.labels["node"] == FIRST} == {True, False}
+    assert {bool(series.labels.get("pod")) for series in found if series.labels["node"] == SECOND} == {False}
+
+
+def test_grafanas_sidecar_gets_a_config_map_for_each_dashboard() -> None:
+    built = run(tool("sid", "kustomize"), "build", FOLDER).stdout
+    maps = list(yaml.safe_load_all(built))
+    assert [its["kind"] for its in maps] == ["ConfigMap"] * len(UIDS)
+    assert all(its["metadata"]["labels"]["grafana_dashboard"] == "1" for its in maps)
+    contents = {name: text for its in maps for name, text in its["data"].items()}
+    assert contents == {file.name: file.read_text() for file in files()}
+    # kubectl apply keeps a copy in an annotation, which may have 256 KiB.
+    assert max(map(len, contents.values())) < 200 * 1024
+
+
+def test_the_folder_has_nothing_else_that_looks_like_a_dashboard() -> None:
+    assert {file.name for file in FOLDER.rglob("*.json")} == {f"{uid}.json" for uid in UIDS}
