@@ -16,9 +16,11 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped,unused-ignore]
 
-_SOCKET = "unix:///run/containerd/containerd.sock"
+_TIMEOUT = 600
 _NODE, _CONTAINER = 2, 1  # enum NamespaceMode
 _EXITED = 2  # enum ContainerState
+
+_channel = grpc.insecure_channel("unix:///run/containerd/containerd.sock")
 
 
 def message(*fields: tuple[int, Any]) -> bytes:
@@ -40,9 +42,8 @@ def parsed(data: bytes) -> dict[int, Any]:
 
 
 def ask(method: str, *fields: tuple[int, Any]) -> dict[int, Any]:
-    with grpc.insecure_channel(_SOCKET) as channel:
-        service = channel.unary_unary(f"/runtime.v1.RuntimeService/{method}", bytes, bytes)
-        return parsed(service(message(*fields), timeout=120))
+    service = _channel.unary_unary(f"/runtime.v1.RuntimeService/{method}", bytes, bytes)
+    return parsed(service(message(*fields), timeout=_TIMEOUT))
 
 
 def run(container: dict[str, Any]) -> str:
@@ -81,7 +82,7 @@ def run(container: dict[str, Any]) -> str:
 
 def execute(container: str, *command: str) -> dict[str, Any]:
     """What `kubectl exec` does."""
-    answer = ask("ExecSync", (1, container), (2, list(command)), (3, 600))
+    answer = ask("ExecSync", (1, container), (2, list(command)), (3, _TIMEOUT))
     texts = {name: answer.get(number, b"").decode() for number, name in ((1, "stdout"), (2, "stderr"))}
     return {"status": answer.get(3, 0), **texts}
 
