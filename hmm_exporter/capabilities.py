@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,9 @@ def lent(*capabilities: int) -> Iterator[None]:
     effective, permitted, inheritable = _get()
     ambient = _status("CapAmb")
     lending = [each for each in capabilities if permitted & ~ambient & _bits(each)]
+    if not lending or os.geteuid() == 0:  # root's children have what root has; and a service may be forbidden capset(2)
+        yield
+        return
     _set(effective, permitted, inheritable | _bits(*lending))
     # Where SECBIT_NO_CAP_AMBIENT_RAISE forbids it, the child goes without, and says what it cannot do.
     raised = [each for each in lending if _ambient(_AMBIENT_RAISE, each)]

@@ -145,6 +145,16 @@ def test_nothing_changes_for_a_process_that_has_them_in_effect() -> None:
     assert said["lent"]["Eff"] == said["later"]["Eff"] == said["after"]["Eff"]
 
 
+def test_a_process_that_needs_no_change_asks_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service whose SystemCallFilter has no @privileged would be killed for it."""
+    asked: list[tuple[int, ...]] = []
+    monkeypatch.setattr(capabilities, "_set", lambda *sets: asked.append(sets))
+    capabilities.put_into_effect()
+    with capabilities.lent(*WANTED):
+        pass
+    assert not asked
+
+
 def test_ambient_ones_as_systemd_gives_them_are_kept_and_are_its_children_s() -> None:
     if os.geteuid():
         pytest.skip("only root can become another user")
