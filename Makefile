@@ -81,7 +81,8 @@ install-packages:
 	@scripts/debian.sh install python3-bpfcc python3-prometheus-client python3-yaml python3-venv
 
 lab-packages:
-	@scripts/debian.sh install qemu-system-x86 mmdebstrap e2fsprogs util-linux debian-archive-keyring
+	@scripts/debian.sh install qemu-system-x86 mmdebstrap e2fsprogs util-linux debian-archive-keyring buildah gcc
+	@scripts/debian.sh extract trixie $(DEBIAN)/trixie containerd
 
 bcc-packages:
 	@scripts/debian.sh install mmdebstrap debian-archive-keyring

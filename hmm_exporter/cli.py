@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from hmm_exporter import __version__, log
+from hmm_exporter import __version__, capabilities, log
 from hmm_exporter.config import Config, ConfigError, Web
 from hmm_exporter.config_file import load
 from hmm_exporter.config_value import options, override
@@ -119,6 +119,7 @@ def _main(argv: Sequence[str] | None) -> int:
     log.setup(config.log.level, config.log.format)
     logger = log.Logger(__name__)
     for_people = given.check or report is not None
+    capabilities.put_into_effect()
     try:
         # Not earlier: it brings prometheus_client with it, and --help should be quick.
         from hmm_exporter import daemon

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-PRIVILEGE = "run as root, or with CAP_BPF and CAP_PERFMON"
-"""What would help where the kernel says EPERM to bpf(2)."""
-
 
 class StartError(Exception):
     """The exporter cannot run as asked; the process ends with exit status 1."""

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hmm_exporter import capabilities
 from hmm_exporter.bpf.source import HEADERS
-from hmm_exporter.errors import PRIVILEGE, StartError
+from hmm_exporter.errors import StartError
 
 LOADER = Path(__file__).with_name("loader.py")
 
@@ -40,18 +41,20 @@ def compile_source(source: str, python: str, timeout: float) -> Compiled:
     """Compile C text under ``python`` within ``timeout`` seconds. Raises StartError, one line."""
     request = json.dumps({"source": source, "headers": str(HEADERS)})
     try:
-        # -I: no site of the user's, no PYTHONPATH of the daemon's venv: the system's bcc or none.
-        child = subprocess.run(
-            [python, "-I", str(LOADER)],
-            input=request,
-            capture_output=True,
-            text=True,
-            errors="backslashreplace",
-            timeout=timeout,
-            cwd="/",
-            # bcc compiles for the architecture that ARCH names, as the kernel's Makefile does: people have it set.
-            env={name: value for name, value in os.environ.items() if name != "ARCH"},
-        )
+        # bcc makes maps while it compiles.
+        with capabilities.lent(capabilities.CAP_BPF):
+            # -I: no site of the user's, no PYTHONPATH of the daemon's venv: the system's bcc or none.
+            child = subprocess.run(
+                [python, "-I", str(LOADER)],
+                input=request,
+                capture_output=True,
+                text=True,
+                errors="backslashreplace",
+                timeout=timeout,
+                cwd="/",
+                # bcc compiles for the architecture that ARCH names, as the kernel's Makefile does: people have it set.
+                env={name: value for name, value in os.environ.items() if name != "ARCH"},
+            )
     except FileNotFoundError:
         raise StartError(f"loader: no Python at {python}: set loader.python to one that has bcc") from None
     except PermissionError:
@@ -86,7 +89,7 @@ def _compiled(child: subprocess.CompletedProcess[str], python: str) -> Compiled:
         )
     if "error" in reply and "Operation not permitted" in child.stderr:
         # bcc makes the maps while it compiles; ours are made afterwards, and would be refused, too.
-        raise StartError(f"loader: the kernel refuses to make BPF maps: {PRIVILEGE}")
+        raise StartError(f"loader: the kernel refuses to make BPF maps: {capabilities.why_refused()}")
     if "error" in reply:
         raise StartError(f"loader: {' '.join(reply['error'].split())}: {_first_error(child.stderr)}")
     return Compiled(

@@ -10,11 +10,10 @@ import errno
 import os
 from pathlib import Path
 
+from hmm_exporter import capabilities
 from hmm_exporter.bpf import syscall
 from hmm_exporter.bpf.code import Code, function_types, functions
 from hmm_exporter.bpf.plan import DENIED, ERROR
-from hmm_exporter.errors import PRIVILEGE
-from hmm_exporter.kernel.features import CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, capable
 
 _ENOTSUPP = 524  # include/linux/errno.h; not for user space, and yet what a trampoline fails with
 _LOG_BYTES = 16 << 20
@@ -69,9 +68,7 @@ def why_not_attached(error: OSError, kind: str) -> NotAttached:
 
 def _why_denied(kind: str) -> str:
     if kind in ("load", "fentry", "fexit", "tracepoint"):
-        if capable(CAP_BPF, CAP_PERFMON) or capable(CAP_SYS_ADMIN):
-            return "not permitted in spite of the capabilities: a security module or a seccomp profile forbids it"
-        return f"not permitted: {PRIVILEGE}"
+        return f"not permitted: {capabilities.why_refused()}"
     paranoid = _paranoid()
     if paranoid > 2:
         return (

@@ -16,13 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hmm_exporter import capabilities
 from hmm_exporter.bpf import syscall
 from hmm_exporter.bpf.compiler import CompiledMap
 from hmm_exporter.bpf.source import key_bytes, row_words, stride
 from hmm_exporter.catalog import tables, values
 from hmm_exporter.catalog.tables import Kind, Table
 from hmm_exporter.config import Limits, Maps
-from hmm_exporter.errors import PRIVILEGE, StartError
+from hmm_exporter.errors import StartError
 
 _FORMATS = {"u64": "Q", "comm": "24s", "u32": "I", "u16": "H", "u8": "B"}
 _OTHER: Mapping[str, int | bytes] = {
@@ -296,7 +297,7 @@ def _memlock(fd: int) -> int:
 
 def _why_no_map(error: OSError) -> str:
     if error.errno == errno.EPERM:
-        return f"the kernel refuses to make BPF maps: {PRIVILEGE}"
+        return f"the kernel refuses to make BPF maps: {capabilities.why_refused()}"
     if error.errno == errno.ENOMEM:
         return "no memory for the BPF maps: make limits.* or maps.* smaller, or the memory limit larger"
     if error.errno == errno.ENOSYS:

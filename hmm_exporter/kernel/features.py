@@ -16,9 +16,6 @@ from hmm_exporter.kernel.btf import Btf, BtfError
 from hmm_exporter.kernel.iomem import Iomem
 from hmm_exporter.kernel.symbols import Symbols
 
-# include/uapi/linux/capability.h; the last two since 5.8
-CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
-
 _SYS = Path("/sys")
 _PMUS = _SYS / "bus/event_source/devices"
 
@@ -136,12 +133,3 @@ def pmu(name: str) -> Pmu | None:
     except (OSError, ValueError):
         return None
     return Pmu(kind, int(retprobe.rpartition(":")[2]))
-
-
-def capable(*capabilities: int, path: Path = Path("/proc/self/status")) -> bool:
-    """Whether this process has all of these capabilities in effect."""
-    try:
-        effective = next(line for line in path.read_text().splitlines() if line.startswith("CapEff:"))
-    except (OSError, StopIteration):
-        return False
-    return all(int(effective.split()[1], 16) >> number & 1 for number in capabilities)

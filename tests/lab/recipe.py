@@ -50,7 +50,7 @@ BOOT_PACKAGES = (
     "python3-yaml", "qemu-guest-agent",
 )  # fmt: skip
 #: For what a fleet runs the exporter under: systemd, and the container runtime of Kubernetes.
-_FLEET_PACKAGES = ("containerd", "dbus", "libcap2-bin", "runc", "systemd", "systemd-sysv")
+_FLEET_PACKAGES = ("containerd", "dbus", "libcap2-bin", "python3-grpcio", "runc", "systemd", "systemd-sysv")
 _COMPILER = ("binutils", "gcc", "libc6-dev", "make", "xz-utils", "zstd")
 _KERNEL_COMPILER = (*_COMPILER, "bc", "bison", "dwarves", "flex", "kmod", "libelf-dev", "python3-minimal")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from hmm_exporter import capabilities
 from hmm_exporter.bpf.compiler import LOADER, CompiledMap, compile_source
 from hmm_exporter.bpf.source import HEADERS
 from hmm_exporter.errors import StartError
@@ -172,7 +173,7 @@ def test_an_error_of_several_lines_is_told_in_one(tmp_path: Path) -> None:
 def test_a_kernel_that_refuses_maps_is_told_with_the_privilege_that_is_wanted(tmp_path: Path) -> None:
     stderr = "could not open bpf map: owner_map, error: Operation not permitted\n"
     text = refusal(answering(tmp_path, {"error": "Failed to compile BPF module <text>"}, stderr))
-    assert text == "loader: the kernel refuses to make BPF maps: run as root, or with CAP_BPF and CAP_PERFMON"
+    assert text == f"loader: the kernel refuses to make BPF maps: {capabilities.why_refused()}"
 
 
 PACKAGES = (

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hmm_exporter import capabilities
 from hmm_exporter.bpf import syscall
 from hmm_exporter.bpf.compiler import CompiledMap
 from hmm_exporter.bpf.maps import KeyValues, MapSet, Row, Thread, capacity, other_keys, overflow_rows, shards_for
@@ -354,7 +355,7 @@ def test_a_stack_is_its_return_addresses_to_the_first_zero() -> None:
 
 
 REMEDIES = {
-    errno.EPERM: "the kernel refuses to make BPF maps: run as root, or with CAP_BPF and CAP_PERFMON",
+    errno.EPERM: f"the kernel refuses to make BPF maps: {capabilities.why_refused()}",
     errno.ENOMEM: "no memory for the BPF maps: make limits.* or maps.* smaller, or the memory limit larger",
     errno.ENOSYS: "this kernel has no bpf(2): it needs CONFIG_BPF_SYSCALL",
     errno.EINVAL: "cannot make the BPF maps: Invalid argument",

@@ -11,11 +11,7 @@ import pytest
 from hmm_exporter.kernel import features
 from hmm_exporter.kernel.btf import Btf
 from hmm_exporter.kernel.features import (
-    CAP_BPF,
-    CAP_PERFMON,
-    CAP_SYS_ADMIN,
     Pmu,
-    capable,
     has_device_private,
     lockdown,
     pmu,
@@ -143,41 +139,6 @@ def test_a_kernel_without_btf_is_a_kernel_with_a_problem_and_its_remedy(tmp_path
     assert kernel.btf_problem.startswith(f"no BTF ({path}: ")
     assert kernel.btf_problem.endswith("): the kernel needs CONFIG_DEBUG_INFO_BTF")
     assert kernel.btf_problem.isprintable()
-
-
-# Written, in the form of proc_pid_status(5), shortened.
-STATUS = """\
-Name:\tpython3
-CapInh:\t0000000000000000
-CapPrm:\t000000c000000000
-CapEff:\t{effective:016x}
-CapBnd:\t000001ffffffffff
-"""
-
-
-@pytest.mark.parametrize(
-    ("effective", "wanted", "there"),
-    [
-        (0xC0_0000_0000, (CAP_BPF, CAP_PERFMON), True),
-        (0x80_0000_0000, (CAP_BPF, CAP_PERFMON), False),
-        (0x80_0000_0000, (CAP_BPF,), True),
-        (0x1FF_FFFF_FFFF, (CAP_SYS_ADMIN, CAP_BPF, CAP_PERFMON), True),
-        (0x20_0000, (CAP_SYS_ADMIN,), True),
-        (0, (CAP_SYS_ADMIN,), False),
-    ],
-)
-def test_capabilities_are_the_bits_of_the_effective_set(
-    tmp_path: Path, effective: int, wanted: tuple[int, ...], there: bool
-) -> None:
-    path = tmp_path / "status"
-    path.write_text(STATUS.format(effective=effective))
-    assert capable(*wanted, path=path) is there
-
-
-def test_capabilities_that_cannot_be_read_are_none(tmp_path: Path) -> None:
-    (tmp_path / "status").write_text("Name:\tpython3\n")
-    assert not capable(CAP_BPF, path=tmp_path / "status")
-    assert not capable(CAP_BPF, path=tmp_path / "none")
 
 
 @pytest.mark.parametrize(
