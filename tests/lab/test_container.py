@@ -15,13 +15,16 @@ import pytest
 
 from hmm_exporter.capabilities import WANTED
 from hmm_exporter.catalog.probes import PROBES
+from tests.host_files import LLAMA
 from tests.lab import pods
 from tests.lab.builder import ImageError
 from tests.lab.conftest import GuestExporter, build_mirror
 from tests.lab.container_image import ContainerImage, ensure_container_image
 from tests.lab.pods import Node, Pod
+from tests.lab.prediction import PAGE
 from tests.lab.recipe import chosen
 from tests.lab.test_mirror import Deeds, process_pages
+from tests.lab.test_pods import Place, within
 from tests.lab.vm import VirtualMachine
 
 KERNEL = "7.3"
@@ -136,6 +139,15 @@ def test_the_figures_are_the_drivers_own(exporter_in_pod: GuestExporter) -> None
     devices = {dict(its)["device"] for its in done.since.nonzero("hmm_migration_moved_bytes_total")}
     assert (moved, devices) == ({"test_hmm-0"}, {"hmm_dmirror-0"})
     assert process_pages(done.since, "moved", comm="owner") == done.pages("moved")
+
+
+def test_another_pod_is_named_by_what_the_daemon_set_mounts(exporter_in_pod: GuestExporter, node: Node) -> None:
+    link, target = LLAMA.link
+    node.machine.run(f"ln -s {target} /var/log/containers/{link}")
+    its = {"namespace": LLAMA.namespace, "pod": LLAMA.pod, "container": LLAMA.name}
+    run = within(Place(LLAMA.systemd(), its), "/run/mirror warm=64 migrate back")
+    _, _, since = exporter_in_pod.measured(run, lambda: node.machine.run(run))
+    assert process_pages(since, "moved", **its) == int(since.sum("hmm_migration_moved_bytes_total")) // PAGE == 128
 
 
 def test_a_check_that_is_executed_in_the_pod_attaches_every_probe_by_fentry_too(pod: Pod) -> None:

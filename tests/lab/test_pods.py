@@ -55,7 +55,8 @@ def exporter(request: pytest.FixtureRequest, machine: VirtualMachine) -> Iterato
         yield running
 
 
-def _within(place: Place, command: str) -> str:
+def within(place: Place, command: str) -> str:
+    """The command, to be run in that cgroup."""
     folder = f"/sys/fs/cgroup/{place.path}"
     return f"mkdir -p {folder} && echo $$ > {folder}/cgroup.procs && {command}"
 
@@ -66,7 +67,7 @@ def _in(since: Samples, name: str, place: Place, **labels: str) -> float:
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 def test_a_kernels_test_counts_in_the_pod_that_it_runs_in(exporter: GuestExporter, place: Place) -> None:
-    run = _within(place, "hmm-tests -r hmm.hmm_device_private.migrate")
+    run = within(place, "hmm-tests -r hmm.hmm_device_private.migrate")
     _, after, since = exporter.measured(run, lambda: exporter.machine.run(run))
     assert _in(since, "migrations", place) == since.sum("hmm_migrations_started_total") > 0
     assert _in(since, "moved_bytes", place) == since.sum("hmm_migration_moved_bytes_total") > 0
@@ -77,7 +78,7 @@ def test_a_kernels_test_counts_in_the_pod_that_it_runs_in(exporter: GuestExporte
 def test_pods_are_told_apart_to_the_page(exporter: GuestExporter, mirror: str) -> None:
     """One after another: at the same time, 7.3 loses events to preemption, and says so (test_storm.py)."""
     pages = {name: 64 + 3 * number for number, name in enumerate(PLACES)}
-    jobs = [_within(PLACES[name], f"{mirror} warm={count} migrate back") for name, count in pages.items()]
+    jobs = [within(PLACES[name], f"{mirror} warm={count} migrate back") for name, count in pages.items()]
     run = "; ".join(f"sh -c {shlex.quote(job)}" for job in jobs)
     _, _, since = exporter.measured("pods", lambda: exporter.machine.run(run))
     for name, place in PLACES.items():
@@ -90,7 +91,7 @@ def test_memory_is_its_owners_pods_also_when_another_pods_process_asks(exporter:
     theirs = f"/sys/fs/cgroup/{PLACES['slurm'].path}"
     exporter.machine.run(f"mkdir -p {theirs}")
     deeds = f"name=owner cgroup={theirs} warm=64 process=worker migrate process=worker back"
-    run = _within(PLACES["containerd-systemd"], f"{mirror} {deeds}")
+    run = within(PLACES["containerd-systemd"], f"{mirror} {deeds}")
     _, _, since = exporter.measured(deeds, lambda: exporter.machine.run(run))
     its = PLACES["containerd-systemd"]
     assert _in(since, "moved_bytes", its) == since.sum("hmm_migration_moved_bytes_total") == 2 * 64 * PAGE
