@@ -187,9 +187,10 @@ class Maps:
     # 1,100 bytes: 1,048,576 are 1.1 GiB, for a machine with that many threads at it.
     threads: int = field(default=8192, metadata=_rule("threads inside a migration at a time", low=64, high=1048576))
     # Of 2 MiB each: 128 GiB. Half of that is kept for an hour, more for less long (metrics.idle); what finds no
-    # room is counted as overflow, and has no residency. One takes some 180 bytes, in two maps.
+    # room is counted as overflow, and has no residency. One takes some 180 bytes, in two maps; a million are
+    # looked through in half a second, every 15 seconds.
     arrivals: int = field(
-        default=65536, metadata=_rule("regions on devices whose arrival is remembered", low=1024, high=4194304)
+        default=65536, metadata=_rule("regions on devices whose arrival is remembered", low=1024, high=1048576)
     )
     # About 4 KiB each, because most slots stay empty: 4096 are 17 MiB.
     stacks: int = field(default=1024, metadata=_rule("kernel stacks that met EBUSY", low=16, high=4096))

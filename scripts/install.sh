@@ -55,7 +55,8 @@ install_all() {
 	fi
 	cp -R hmm_exporter "$work/library"
 	find "$work/library" -name __pycache__ -prune -exec rm -r {} +
-	"$python" -m compileall -q -s "$work" -p "$prefix/lib" "$work/library"
+	# By content, not by time: copies are newer than what was compiled, and the daemon may write no others.
+	"$python" -m compileall -q --invalidation-mode unchecked-hash -s "$work" -p "$prefix/lib" "$work/library"
 	cat >"$work/hmm-exporter" <<-END
 		#!$python -I
 		import sys

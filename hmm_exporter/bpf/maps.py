@@ -7,7 +7,6 @@ Knows bytes and fds. What a row means is said by ``catalog.tables``; how it is n
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import itertools
 import os
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hmm_exporter import capabilities
-from hmm_exporter.bpf import syscall
+from hmm_exporter.bpf import arrivals, syscall
 from hmm_exporter.bpf.compiler import CompiledMap
 from hmm_exporter.bpf.source import key_bytes, row_words, stride
 from hmm_exporter.catalog import tables, values
@@ -43,8 +42,6 @@ _SLOTS_PER_STACK = 16
 """A stack's slot is its hash, and a second one for the same slot is refused (kernel/bpf/stackmap.c)."""
 _MIGRATION_DEVICES = 4
 """A GPU's owner migrates for one device, an owner of eight GPUs for eight; most label sets never occur."""
-_ARRIVAL = 16, 8
-"""Bytes of key and value: program/arrival.c."""
 _DEVICES = struct.Struct(f"<QQ{3 * values.DEVICE_REGIONS}Q")
 """program/device.c: where RAM ends, how many ranges, then first and last frame and number of each."""
 _CHUNK = 128
@@ -132,8 +129,8 @@ class MapSet:
             for table in tables.TABLES:
                 self._create_table(table, compiled[f"{table.name}_map"])
             self._create("thread_map", syscall.MAP_HASH, 4, self._thread_bytes, self.threads)
-            for name in ("arrival_map", "resident_map"):
-                self._create(name, syscall.MAP_HASH, *_ARRIVAL, maps.arrivals)
+            for name in arrivals.MAPS:
+                self._create(name, syscall.MAP_HASH, *arrivals.ENTRY, maps.arrivals)
             self._create("devices_map", syscall.MAP_ARRAY, 4, _DEVICES.size, 1)
             self._create("stack_map", syscall.MAP_STACK_TRACE, 4, _STACK_BYTES, self.stacks)
             self._create("zero_map", syscall.MAP_ARRAY, 4, compiled["zero_map"].value_bytes, 1)
@@ -214,19 +211,6 @@ class MapSet:
         # Programs read meanwhile: first no region counts, then all do, so that none is half an old one.
         for count in (0, len(regions)):
             syscall.map_update(self.fds["devices_map"], bytes(4), _DEVICES.pack(ram_end, count, *words))
-
-    def forget_arrivals(self, before: int) -> int:
-        """Remove regions that arrived on a device before that CLOCK_MONOTONIC, ns; how many remain."""
-        remain = 0
-        for keys, packed in syscall.map_lookup_batch(self.fds["arrival_map"], *_ARRIVAL, _CHUNK * 8):
-            for at, (since,) in enumerate(struct.iter_unpack("<Q", packed)):
-                if since >= before:
-                    remain += 1
-                    continue
-                for name in ("arrival_map", "resident_map"):
-                    with contextlib.suppress(OSError):  # came back, or arrived anew, in between
-                        syscall.map_delete(self.fds[name], keys[16 * at : 16 * at + 16])
-        return remain
 
     def stack(self, stack_id: int) -> tuple[int, ...]:
         """Return addresses, innermost first; empty if there is no such stack."""

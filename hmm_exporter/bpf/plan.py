@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 
 from hmm_exporter.bpf.maps import shards_for
 from hmm_exporter.bpf.source import Plan, Target
-from hmm_exporter.catalog.probe import Probe
-from hmm_exporter.catalog.probes import (
+from hmm_exporter.catalog.fields import (
     CGROUP_FIELDS,
     OPTIONAL_ENUMERATORS,
     OPTIONAL_FIELDS,
-    PROBES,
     PROCESS_FIELDS,
     RESOURCE_ENUMERATORS,
     RESOURCE_FIELDS,
 )
+from hmm_exporter.catalog.probe import Probe
+from hmm_exporter.catalog.probes import PROBES
 from hmm_exporter.config import Config
 from hmm_exporter.kernel.btf import Btf
 from hmm_exporter.kernel.features import Kernel

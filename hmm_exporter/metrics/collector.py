@@ -9,7 +9,7 @@ one of its rows ends: Prometheus would take all of the rest for new.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
@@ -34,11 +34,12 @@ class Collector:
     ) -> None:
         """``attached``: names of probes, and of options that are on.
 
-        ``series_limit``: label sets beyond it are booked as `other`.
+        ``series_limit``: series that there may be at all.
         """
         self._selected = [found for found in (select(metric, attached, names) for metric in metrics) if found]
         # What may yet appear as `other` must find room, too.
-        self._series_limit = series_limit - sum(selected.series_held_back for selected in self._selected)
+        self.series_limit = series_limit - sum(selected.series_held_back for selected in self._selected)
+        """Series beyond which new label sets are booked as `other`."""
         self._ended: list[Sums] = [{} for _ in self._selected]
         self._booked_as: dict[tuple[str, LabelValues], LabelValues] = {}
         self.series = 0
@@ -53,8 +54,18 @@ class Collector:
         """That row has been removed. Its counts stay in label sets that it shared with rows that are still there."""
         for selected, sums in zip(self._selected, self._ended):
             for selection in selected.selections:
-                if selection.table is table and selection.matches(row.key):
-                    _add(sums, selection.labels(row.key), selection.words(row))
+                words = selection.words(row) if selection.table is table and selection.matches(row.key) else []
+                if any(words):
+                    _add(sums, self._booked(selected, selection.labels(row.key)), words)
+
+    def forget_ended(self, rows: Rows) -> None:
+        """Let go of what has ended, but for label sets that these rows have: also when nobody scrapes."""
+        for selected, sums in zip(self._selected, self._ended):
+            there = {self._booked(selected, labels) for labels, _ in _labelled(selected, rows)} if sums else ()
+            _keep(selected, sums, there)
+
+    def _booked(self, selected: Selected, labels: LabelValues) -> LabelValues:
+        return self._booked_as.get((selected.metric.name, labels), labels)
 
     def families(self, rows: Rows) -> list[Family]:
         """One family a metric, in the catalogue's order. ``rows`` has every table of `tables`."""
@@ -71,10 +82,7 @@ class Collector:
 
         new = []
         for at, selected in enumerate(self._selected):
-            labelled = list(_labelled(selected, rows))
-            there = {labels for labels, _ in labelled}
-            self._ended[at] = {labels: words for labels, words in self._ended[at].items() if labels in there}
-            for labels, words in itertools.chain(labelled, self._ended[at].items()):
+            for labels, words in _labelled(selected, rows):
                 booked = self._booked_as.get((selected.metric.name, labels))
                 if booked or labels == selected.as_other(labels):
                     book(at, labels, booked or labels, words)
@@ -85,10 +93,20 @@ class Collector:
         for at, labels, words in new:
             selected = self._selected[at]
             known = booked_as.get((selected.metric.name, labels))
-            fits = self.series + selected.series <= self._series_limit
+            fits = self.series + selected.series <= self.series_limit
             book(at, labels, known or (labels if fits else selected.as_other(labels)), words)
+        for at, selected in enumerate(self._selected):
+            _keep(selected, self._ended[at], sums[at])
+            for labels, words in self._ended[at].items():
+                book(at, labels, labels, words)
         self._booked_as = booked_as
         return [_family(selected, mine) for selected, mine in zip(self._selected, sums)]
+
+
+def _keep(selected: Selected, ended: Sums, there: Container[LabelValues]) -> None:
+    """Drops what ended and is nobody's any more; `other` is always somebody's."""
+    for labels in [each for each in ended if each not in there and each != selected.as_other(each)]:
+        del ended[labels]
 
 
 def _add(sums: Sums, labels: LabelValues, words: list[int]) -> None:

@@ -226,7 +226,11 @@ def devices(there: Iterable[DeviceInfo]) -> Iterator[Family]:
 def scrape(series: int, limit: int, collect_seconds: float, ready_seconds: float) -> Iterator[Family]:
     for name, help, value in (
         ("hmm_exporter_series", "Series of HMM metrics in this exposition.", series),
-        ("hmm_exporter_series_limit", "Series above which new label sets are booked as other (limits.series).", limit),
+        (
+            "hmm_exporter_series_limit",
+            "Series beyond which new label sets are booked as other: limits.series, less what other may yet take.",
+            limit,
+        ),
         ("hmm_exporter_collect_duration_seconds", "Time it took to read the maps and make metrics.", collect_seconds),
         ("hmm_exporter_ready_duration_seconds", "Time from start until all probes were attached.", ready_seconds),
     ):

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from hmm_exporter.bpf import arrivals
 from hmm_exporter.bpf.maps import KeyValues, MapSet, Row, Thread
 from hmm_exporter.catalog import tables, values
 from hmm_exporter.catalog.tables import Table
@@ -24,6 +25,8 @@ THREAD_SECONDS = 600.0
 
 ARRIVAL_SECONDS = 3600.0
 """Memory that has been on a device for so long does not thrash; its address space may be gone."""
+_MOST_FORGOTTEN = 1 << 17
+"""Arrivals in one sweep: half a second of CPU. The others are forgotten in the next ones."""
 
 OVER_SECONDS = 300.0
 """A process whose cgroup is gone counts no more; by then its last counts have been scraped, however seldom that is."""
@@ -107,11 +110,18 @@ class Idle:
         Too long is an hour, and less while the map fills up: a job that streams memory to its GPU must not take the
         room of one that thrashes.
         """
-        now, age = self._clock(), ARRIVAL_SECONDS
-        self.arrivals = self._maps.forget_arrivals(int((now - age) * 1e9))
-        while self.arrivals > self._maps.arrivals // 2 and age > self._thrash_window:
-            age = max(age / 4, self._thrash_window)
-            self.arrivals = self._maps.forget_arrivals(int((now - age) * 1e9))
+        ages = [ARRIVAL_SECONDS]
+        while ages[-1] > self._thrash_window:
+            ages.append(max(ages[-1] / 4, self._thrash_window))
+        now = self._clock()
+        times = [0, *(max(int((now - age) * 1e9), 0) for age in ages)]
+        total, *remaining = arrivals.arrived_since(self._maps.fds, times)
+        half = self._maps.arrivals // 2
+        before, remain = next(
+            (each for each in zip(times[1:], remaining) if each[1] <= half), (times[-1], remaining[-1])
+        )
+        forgotten = arrivals.forget(self._maps.fds, before, _MOST_FORGOTTEN) if remain < total else 0
+        self.arrivals = total - forgotten
 
     def sweep_rows(self, rows: Mapping[Table, Sequence[Row]]) -> Mapping[Table, Sequence[int | bytes]]:
         """Remove what was idle for the TTL. Gives the values that ended, by admission table."""

@@ -74,7 +74,7 @@ class Scrape:
             if self._maps and self._idle:
                 families += self._families(self._maps, self._idle)
             elapsed = time.monotonic() - begun
-            limit = self._config.limits.series
+            limit = self._collector.series_limit
             families += exporter.scrape(self._collector.series, limit, elapsed, self._ready_seconds)
             return families
 
@@ -87,12 +87,12 @@ class Scrape:
 
     def sweep(self) -> None:
         """End idle rows and lost threads. To be called now and then, also when nobody scrapes."""
+        if not (self._maps and self._idle):
+            return
+        self._idle.sweep_arrivals()  # with many of them it takes a second, and no scrape has to wait for that
         with self._lock:
-            if not (self._maps and self._idle):
-                return
             self._attachments.learn_devices(self._page_size)
             self._idle.sweep_threads(self._maps.read_threads())
-            self._idle.sweep_arrivals()
             rows = self._read(self._maps)
             self._learn(rows)
             ended = self._idle.sweep_rows(rows)
@@ -100,6 +100,8 @@ class Scrape:
                 [owner for owner in ended.get(tables.OWNER, ()) if isinstance(owner, int)],
                 [ops for ops in ended.get(tables.DRIVER, ()) if isinstance(ops, int)],
             )
+            if any(ended.values()):
+                self._collector.forget_ended(self._read(self._maps))
 
     def _families(self, maps: MapSet, idle: Idle) -> list[Family]:
         self._attachments.learn_devices(self._page_size)

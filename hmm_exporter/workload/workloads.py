@@ -50,7 +50,7 @@ class Workloads:
         if self._config.process_labels and self._cgroups.problem:
             yield "cgroups", f"{', '.join(self._config.process_labels)} will be unknown", self._cgroups.problem
         if self._config.kubernetes.enabled and (problem := container_logs.problem(self._logs)):
-            yield "pods", "they will be called unknown", problem
+            yield "pods", "pods will be called unknown", problem
 
     def learn(self, numbers: Set[int]) -> None:
         """Name those of these cgroups that are new, and forget all others."""
@@ -69,9 +69,11 @@ class Workloads:
         return self._known.get(number, _UNKNOWN)
 
     def is_over(self, number: int) -> bool:
-        """Whether that cgroup is no more: nothing can count in it again."""
-        path = self.of(number).path
-        return not self._cgroups.problem and not (path and self._cgroups.exists(number, path))
+        """Whether that cgroup, which has rows, is no more: nothing can count in it again."""
+        if number not in self._known or self._cgroups.problem:
+            return False
+        path = self._known[number].path
+        return not (path and self._cgroups.exists(number, path))
 
 
 def _workload(path: str, pods: Mapping[str, Pod]) -> Workload:

@@ -13,11 +13,12 @@ import pytest
 from tests.exposition import Samples
 from tests.host_files import LLAMA, TRAINERS, VLLM, Container
 from tests.lab import guest
-from tests.lab.conftest import GuestExporter, serving
+from tests.lab.conftest import GuestExporter, booted, build_mirror, serving
 from tests.lab.prediction import PAGE
 from tests.lab.vm import VirtualMachine
 
 SETTINGS = "kubernetes: {enabled: true}\nslurm: {enabled: true}\n"
+MIRROR = "/run/mirror"
 NOTHING = {"namespace": "", "pod": "", "container": "", "slurm_job": ""}
 
 
@@ -42,6 +43,14 @@ PLACES = {
     "service": Place("system.slice/ollama.service", NOTHING),
     "no-log": Place(TRAINERS[1].systemd(), NOTHING | dict.fromkeys(("namespace", "pod", "container"), "unknown")),
 }
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine]:
+    """One of its own: an exporter serves on the others' all the time."""
+    with booted(tmp_path_factory.mktemp("package")) as vm:
+        vm.push(build_mirror(tmp_path_factory.mktemp("mirror")), MIRROR)
+        yield vm
 
 
 @pytest.fixture(scope="module", params=["fentry", "kprobe"])
@@ -75,10 +84,10 @@ def test_a_kernels_test_counts_in_the_pod_that_it_runs_in(exporter: GuestExporte
     assert after.get("hmm_exporter_books_balanced") == 1
 
 
-def test_pods_are_told_apart_to_the_page(exporter: GuestExporter, mirror: str) -> None:
+def test_pods_are_told_apart_to_the_page(exporter: GuestExporter) -> None:
     """One after another: at the same time, 7.3 loses events to preemption, and says so (test_storm.py)."""
     pages = {name: 64 + 3 * number for number, name in enumerate(PLACES)}
-    jobs = [within(PLACES[name], f"{mirror} warm={count} migrate back") for name, count in pages.items()]
+    jobs = [within(PLACES[name], f"{MIRROR} warm={count} migrate back") for name, count in pages.items()]
     run = "; ".join(f"sh -c {shlex.quote(job)}" for job in jobs)
     _, _, since = exporter.measured("pods", lambda: exporter.machine.run(run))
     for name, place in PLACES.items():
@@ -86,12 +95,12 @@ def test_pods_are_told_apart_to_the_page(exporter: GuestExporter, mirror: str) -
             assert _in(since, "moved_bytes", place, direction=direction, comm="mirror") == pages[name] * PAGE, name
 
 
-def test_memory_is_its_owners_pods_also_when_another_pods_process_asks(exporter: GuestExporter, mirror: str) -> None:
+def test_memory_is_its_owners_pods_also_when_another_pods_process_asks(exporter: GuestExporter) -> None:
     """The worker leaves for another cgroup before it works on its parent's memory."""
     theirs = f"/sys/fs/cgroup/{PLACES['slurm'].path}"
     exporter.machine.run(f"mkdir -p {theirs}")
     deeds = f"name=owner cgroup={theirs} warm=64 process=worker migrate process=worker back"
-    run = within(PLACES["containerd-systemd"], f"{mirror} {deeds}")
+    run = within(PLACES["containerd-systemd"], f"{MIRROR} {deeds}")
     _, _, since = exporter.measured(deeds, lambda: exporter.machine.run(run))
     its = PLACES["containerd-systemd"]
     assert _in(since, "moved_bytes", its) == since.sum("hmm_migration_moved_bytes_total") == 2 * 64 * PAGE

@@ -267,7 +267,7 @@ class Manager:
         self.socket.bind(str(folder / "notify"))
         self.socket.setblocking(False)
         environment.setenv("NOTIFY_SOCKET", str(folder / "notify"))
-        environment.setenv("WATCHDOG_USEC", "8000000")
+        environment.setenv("WATCHDOG_USEC", "24000000")
 
     def told(self) -> list[str]:
         """All that it was told since it was last asked."""
@@ -281,7 +281,7 @@ class Manager:
 @pytest.fixture
 def manager(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Manager]:
     made = Manager(monkeypatch, tmp_path)
-    machine.pause = 4.0
+    machine.pause = 12.0
     yield made
     made.socket.close()
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmm_exporter.bpf import syscall
+from hmm_exporter.bpf.arrivals import arrived_since, forget
 from hmm_exporter.bpf.maps import MapSet
 from hmm_exporter.catalog.values import DEVICE_REGIONS
 from hmm_exporter.config import Limits, Maps
@@ -61,23 +62,30 @@ def test_more_devices_than_the_programs_have_room_for_are_refused() -> None:
         maps.write_devices(1, [(at, at, 0) for at in range(DEVICE_REGIONS + 1)])
 
 
+def test_arrivals_are_counted_by_their_time() -> None:
+    with map_set() as (bpf, maps):
+        for region, since in enumerate((0, 999, 1000, 1001, 5000)):
+            bpf.arrive(MM, region, since)
+        assert arrived_since(maps.fds, [0, 1000, 1001, 6000]) == [5, 3, 2, 0]
+
+
 def test_an_arrival_is_forgotten_by_its_time_whoever_it_is_of() -> None:
     with map_set() as (bpf, maps):
         bpf.arrive(MM, 7, 999)
         bpf.arrive(OTHER_MM, 7, 1000)
         bpf.arrive(MM, 8, 1001)
-        assert maps.forget_arrivals(before=1000) == 2
+        assert forget(maps.fds, before=1000, most=10) == 1
         left = {struct.unpack("<QQ", key) for key in bpf.maps["arrival_map"].rows}
         assert left == {(OTHER_MM, 7), (MM, 8)} == {struct.unpack("<QQ", key) for key in bpf.maps["resident_map"].rows}
-        assert maps.forget_arrivals(before=2000) == 0
+        assert forget(maps.fds, before=2000, most=10) == 2
 
 
-def test_thousands_of_arrivals_are_looked_at_each_once() -> None:
+def test_of_thousands_of_arrivals_no_more_are_forgotten_at_a_time_than_is_asked_for() -> None:
     with map_set() as (bpf, maps):
         for region in range(5000):
             bpf.arrive(MM, region, region)
-        assert maps.forget_arrivals(before=3000) == 2000
-        assert maps.forget_arrivals(before=3000) == 2000
+        assert [forget(maps.fds, before=3000, most=2000) for _ in range(3)] == [2000, 1000, 0]
+        assert arrived_since(maps.fds, [0, 3000]) == [2000, 2000]
 
 
 def test_an_arrival_that_goes_by_itself_meanwhile_is_no_error() -> None:
@@ -88,7 +96,7 @@ def test_an_arrival_that_goes_by_itself_meanwhile_is_no_error() -> None:
             bpf.maps["resident_map"].rows.clear()
 
         bpf.before_read = take
-        assert maps.forget_arrivals(before=1000) == 0
+        assert forget(maps.fds, before=1000, most=10) == 1
         assert bpf.maps["arrival_map"].rows == {}
 
 

@@ -16,15 +16,15 @@ from hmm_exporter.bpf import source
 from hmm_exporter.bpf.code import CALLBACK
 from hmm_exporter.bpf.plan import choose
 from hmm_exporter.catalog import tables
-from hmm_exporter.catalog.probe import Probe
-from hmm_exporter.catalog.probes import (
+from hmm_exporter.catalog.fields import (
     CGROUP_FIELDS,
     OPTIONAL_FIELDS,
-    PROBES,
     PROCESS_FIELDS,
     RESOURCE_ENUMERATORS,
     RESOURCE_FIELDS,
 )
+from hmm_exporter.catalog.probe import Probe
+from hmm_exporter.catalog.probes import PROBES
 from hmm_exporter.catalog.tables import TABLES, Kind, Table
 from hmm_exporter.catalog.values import CONSTANTS, OTHER_DEVICE
 from hmm_exporter.config import Filter, Seconds, Slurm

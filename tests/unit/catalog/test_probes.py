@@ -7,8 +7,13 @@ import re
 
 import pytest
 
+from hmm_exporter.catalog.fields import (
+    CGROUP_FIELDS,
+    OPTIONAL_FIELDS,
+    PROCESS_FIELDS,
+)
 from hmm_exporter.catalog.probe import Probe
-from hmm_exporter.catalog.probes import CGROUP_FIELDS, GROUPS, OPTIONAL_FIELDS, PROBES, PROCESS_FIELDS
+from hmm_exporter.catalog.probes import GROUPS, PROBES
 
 each_probe = pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
 

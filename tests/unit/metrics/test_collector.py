@@ -388,3 +388,35 @@ def test_with_the_last_of_its_rows_a_label_set_ends_and_begins_anew(tmp_path: Pa
     made.end(tables.PROCESS_MIGRATION, old)
     assert _stall(made, rows_of()) == {}
     assert _stall(made, rows_of((tables.PROCESS_MIGRATION, new))) == {"a": 1}
+
+
+def test_what_ended_in_other_stays_there(tmp_path: Path) -> None:
+    """`other` is the sum of many, and must not go down with one of them."""
+    probes = frozenset({"migrate_vma_finalize"})
+    room = Collector(probes, names_with(tmp_path), 100)
+    held_back = 100 - room.series_limit
+    made = Collector(probes, names_with(tmp_path), held_back + 1)
+    first, second, third = (
+        row(tables.PROCESS_MIGRATION, (comm(name), HEAP[0], 1), fault_stall_ns=10**9 * seconds)
+        for name, seconds in (("a", 5), ("b", 100), ("d", 7))
+    )
+    rows = [(tables.PROCESS_MIGRATION, each) for each in (first, second, third)]
+    assert _stall(made, rows_of(*rows)) == {"a": 5, "other": 107}
+    made.end(tables.PROCESS_MIGRATION, second)
+    for _ in range(2):
+        made.forget_ended(rows_of(rows[0], rows[2]))
+        assert _stall(made, rows_of(rows[0], rows[2])) == {"a": 5, "other": 107}
+    made.end(tables.PROCESS_MIGRATION, third)
+    assert _stall(made, rows_of(rows[0])) == {"a": 5, "other": 107}
+
+
+def test_what_has_ended_is_let_go_of_also_when_nobody_scrapes(tmp_path: Path) -> None:
+    made = collector(tmp_path, frozenset({"migrate_vma_finalize"}))
+    lasting = row(tables.PROCESS_MIGRATION, (comm("a"), HEAP[0], 1), fault_stall_ns=10**9)
+    for number in range(50):
+        gone = row(tables.PROCESS_MIGRATION, (comm(f"job-{number}"), HEAP[0], 1), fault_stall_ns=10**9)
+        made.end(tables.PROCESS_MIGRATION, gone)
+        made.end(tables.PROCESS_MIGRATION, row(tables.PROCESS_MIGRATION, (comm("a"), HEAP[1], 1), fault_stall_ns=10**9))
+        made.forget_ended(rows_of((tables.PROCESS_MIGRATION, lasting)))
+    assert [list(sums) for sums in made._ended if sums] == [[("a",)]]
+    assert _stall(made, rows_of((tables.PROCESS_MIGRATION, lasting))) == {"a": 51}

@@ -136,7 +136,8 @@ SCRAPE = """\
 # HELP hmm_exporter_series Series of HMM metrics in this exposition.
 # TYPE hmm_exporter_series gauge
 hmm_exporter_series 1500.0
-# HELP hmm_exporter_series_limit Series above which new label sets are booked as other (limits.series).
+# HELP hmm_exporter_series_limit Series beyond which new label sets are booked as other: limits.series, less what \
+other may yet take.
 # TYPE hmm_exporter_series_limit gauge
 hmm_exporter_series_limit 10000.0
 # HELP hmm_exporter_collect_duration_seconds Time it took to read the maps and make metrics.
