@@ -102,7 +102,7 @@ MOVED = (
     histogram(
         "hmm_device_residency_seconds",
         "From the arrival of a process's 2 MiB region (512 MiB where pages have 64 KiB) on a device to the first CPU"
-        " fault that brings it back, as far as the arrival is remembered: for an hour, less long while very many arrive.",
+        " fault that brings it back, if the arrival is still remembered: for an hour, less while very many arrive.",
         {"device": "device"},
         Source(tables.DEVICE, "residency", COMPLETED, sum="residency_ns", options=_DIRECTION),
         scale=Scale.nanoseconds,

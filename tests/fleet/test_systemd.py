@@ -171,6 +171,8 @@ def test_what_is_installed_runs_and_is_whole(install: Install) -> None:
     for source in (ROOT / "hmm_exporter").rglob("*.[pch]*"):
         if source.is_file() and "__pycache__" not in source.parts:
             assert (package / source.relative_to(ROOT / "hmm_exporter")).read_bytes() == source.read_bytes()
+    # The daemon cannot write others, so that none may become stale by being copied (PEP 552).
+    assert {path.read_bytes()[4:8] for path in package.rglob("*.pyc")} == {b"\1\0\0\0"}
     assert load(root / "etc/hmm-exporter/config.yaml") == Config()
     assert not [path for path in root.rglob("*") if path.is_file() and not os.stat(path).st_mode & 0o004]
 

@@ -2,7 +2,8 @@
 /*
  * Thrash: memory that goes to a device and comes back by a CPU fault. When a 2 MiB region of a
  * process last received pages on a device, and how long they stayed. The daemon removes what is
- * older than an hour, and sooner when there is no room; a region of an address space that ended can at most be met by a fork's child.
+ * older than an hour, and sooner when there is no room; a region of an address space that ended
+ * can at most be met by a fork's child.
  */
 
 struct arrival_key {
