@@ -78,7 +78,7 @@ def run(config: Config) -> int:
         kernel = watched_kernel(config)
         attachments, outcomes = attach_probes(kernel, config)
         _log_outcomes(outcomes)
-        for _, consequence, reason in _unnamed(kernel, config, attachments):
+        for _, consequence, reason in _wants(kernel, config, attachments):
             _log.warning(consequence, reason=reason)
         kernel = dataclasses.replace(kernel, btf=None)
         trim_memory()
@@ -130,7 +130,7 @@ def check(config: Config, strict: bool) -> int:
     for outcome in outcomes:
         how = outcome.reason or f"{outcome.kind} on {outcome.function}"
         print(f"{outcome.probe.name:{names}}  {outcome.state:8}  {how}")
-    for source, consequence, reason in _unnamed(kernel, config, attachments):
+    for source, consequence, reason in _wants(kernel, config, attachments):
         print(f"{source}: {consequence}: {reason}")
     return int(strict and any(outcome.state in (DENIED, ERROR) for outcome in outcomes))
 
@@ -151,8 +151,12 @@ def attach_probes(kernel: Kernel, config: Config, pids: bool = False) -> tuple[A
     return attachments, attachments.outcomes
 
 
-def _unnamed(kernel: Kernel, config: Config, attachments: Attachments) -> Iterator[tuple[str, str, str]]:
-    """(source of names, what its want leads to, reason)"""
+def _wants(kernel: Kernel, config: Config, attachments: Attachments) -> Iterator[tuple[str, str, str]]:
+    """What is missing beside probes: (where, what it leads to, reason)"""
+    if not kernel.device_private and not kernel.btf_problem:
+        yield "kernel", "no memory migrates to a device here, and none can thrash", "CONFIG_DEVICE_PRIVATE is off"
+    if not any(outcome.state == ATTACHED for outcome in attachments.outcomes):
+        yield "probes", "nothing is watched", "no probe is attached"
     if kernel.symbols.problem:
         yield "symbols", "drivers and callers will be called unknown", kernel.symbols.problem
     if attachments.devices_problem:

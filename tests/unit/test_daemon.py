@@ -398,6 +398,27 @@ def test_only_what_went_wrong_is_a_warning(machine: Machine, caplog: pytest.LogC
     ]
 
 
+def test_a_kernel_on_which_nothing_can_thrash_is_told_so(
+    machine: Machine, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    machine.kernel = replace(machine.kernel, device_private=False)
+    told = "no memory migrates to a device here, and none can thrash"
+    check(Config(), strict=False)
+    assert f"kernel: {told}: CONFIG_DEVICE_PRIVATE is off" in capsys.readouterr().out.splitlines()
+    with caplog.at_level(logging.WARNING):
+        run(configured())
+    assert told in [record.getMessage() for record in caplog.records]
+
+
+def test_where_no_probe_is_attached_a_warning_says_that_nothing_is_watched(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine.states = {probe.name: (DENIED, "none", "not permitted") for probe in PROBES}
+    with caplog.at_level(logging.WARNING):
+        run(configured())
+    assert "nothing is watched" in [record.getMessage() for record in caplog.records]
+
+
 CHECKED = {
     "migrate_vma_setup": (ATTACHED, "fentry", ""),
     "hmm_range_fault": (DENIED, "none", "fentry: not permitted"),
