@@ -9,6 +9,8 @@
 #define MIB (1024 * KIB)
 /* What thrashes comes back to the same few addresses. */
 #define THRASHED_PLACES 64
+/* What has gone to a device for good reason comes back later, if it does. */
+#define HUGE_PLACES 256
 
 /* A model is read in: large ranges, one after another, to the two GPUs of an amdgpu machine. */
 static void warm_up(struct actor *actor)
@@ -43,7 +45,7 @@ static void thrash(struct actor *actor)
 		return;
 	}
 	next = &actor->region[(actor->first + actor->regions++) % REGIONS];
-	*next = region_among(actor, TRAIN, OWNER_UVM, size_between(actor, 4 * KIB, 512 * KIB), THRASHED_PLACES);
+	*next = region_among(actor, TRAIN, OWNER_UVM, size_between(actor, 4 * KIB, 2 * MIB), THRASHED_PLACES);
 	next->due = now_ns() + 800e6 * exp(0.7 * dice_normal(dice_of(actor)));
 	send_to_device(actor, next, &actor->world->process[TRAIN].task);
 }
@@ -86,7 +88,7 @@ static void eviction(struct actor *actor)
 /* Whole huge folios, there and back; another device may be the one that wants them. */
 static void huge_pages(struct actor *actor)
 {
-	struct region region = new_region(actor, VLLM, OWNER_XE, HPAGE_PMD_SIZE);
+	struct region region = region_among(actor, VLLM, OWNER_XE, HPAGE_PMD_SIZE, HUGE_PLACES);
 	struct migrate_request req;
 
 	switch (dice_pick(dice_of(actor), 4)) {
