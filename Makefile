@@ -51,7 +51,7 @@ bench: setup lab-packages ## writes docs/benchmark.md: some fifteen minutes, on 
 dashboards: .venv/fleet ## writes dashboards/grafana/*.json, as dashboards/grafana/generate has them
 	@.venv/bin/python -m dashboards.grafana.generate
 
-pictures: setup fleet-packages .venv/fleet ## draws the dashboards as they would show ten minutes of the simulator: build/pictures
+pictures: setup fleet-packages .venv/fleet ## draws the dashboards after ten minutes of the simulator, which is how long it takes; writes build/pictures and docs/images
 	@scripts/debian.sh install chromium-headless-shell fonts-dejavu-core pngquant
 	@.venv/bin/python -m tests.fleet.pictures
 
