@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.fleet.simulated import FIRST
 from tests.process import ROOT
 
 FOLDER = ROOT / "dashboards/grafana"
@@ -65,8 +66,8 @@ def variables(dashboard: Json) -> dict[str, Json]:
 
 
 def everything_chosen(dashboard: Json, rate_interval: str, shown: str) -> dict[str, str]:
-    """The variables' values when each is All, and Grafana's own."""
-    chosen = {name: variable["allValue"] for name, variable in variables(dashboard).items() if "allValue" in variable}
+    """The variables' values when each is All, or the first node where one is chosen, and Grafana's own."""
+    chosen = {name: variable.get("allValue", FIRST) for name, variable in variables(dashboard).items()}
     return chosen | {"__rate_interval": rate_interval, "__range": shown}
 
 

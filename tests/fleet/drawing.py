@@ -14,7 +14,7 @@ from dataclasses import dataclass
 PALETTE = ("#73bf69", "#f2cc0c", "#5794f2", "#ff9830", "#f2495c", "#b877d9", "#8ab8ff", "#fade2a", "#c0d8ff", "#96d98d")
 COLOURS = {"green": "#73bf69", "orange": "#ff9830", "red": "#f2495c", "blue": "#5794f2"}
 GRID, TEXT, FAINT, LINK = "#2c3035", "#ccccdc", "#8e8e99", "#6e9fff"
-LEFT, BOTTOM, TOP, RIGHT = 68, 20, 8, 10
+LEFT, BOTTOM, TOP, RIGHT = 90, 20, 8, 10
 LEGEND_LINE = 17
 LEGEND_LINES = 4
 
@@ -33,6 +33,8 @@ class Line:
 
 def with_unit(value: float, unit: str) -> str:
     """As Grafana writes it, in three digits."""
+    if unit.startswith("count:"):
+        return f"{_plain(value)} {unit.removeprefix('count:')}"
     return _UNITS.get(unit, _plain)(value)
 
 
@@ -67,7 +69,6 @@ _UNITS: Mapping[str, Callable[[float], str]] = {
     "binBps": _binary("/s"),
     "bytes": _binary(""),
     "s": _seconds,
-    "cps": lambda value: f"{_plain(value)} c/s",
 }
 
 
@@ -190,8 +191,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], linked: Sequenc
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
-def nothing(width: int, height: int) -> str:
-    return _svg([_text(width / 2, height / 2, "No data", "middle", size=16, colour=FAINT)], width, height)
+def nothing(width: int, height: int, said: str = "No data") -> str:
+    return _svg([_text(width / 2, height / 2, said, "middle", size=16, colour=FAINT)], width, height)
 
 
 def _svg(parts: Sequence[str], width: int, height: int) -> str:

@@ -20,7 +20,7 @@ from tests.fleet import drawing
 from tests.fleet.dashboards import Json, everything_chosen, files, filled_in, load, variables
 from tests.fleet.drawing import Line
 from tests.fleet.prometheus import Prometheus, Series
-from tests.fleet.simulated import simulated_fleet
+from tests.fleet.simulated import FIRST, simulated_fleet
 from tests.process import ROOT
 
 SECONDS = 600  # the simulator's day
@@ -80,7 +80,9 @@ class Page:
 
     def _heading(self) -> str:
         chips = "".join(
-            f'<span class="chip">{name}: All</span>' for name in variables(self.dashboard) if name != "datasource"
+            f'<span class="chip">{name}: {"All" if variable.get("includeAll") else FIRST}</span>'
+            for name, variable in variables(self.dashboard).items()
+            if name != "datasource"
         )
         return (
             f"<h1>{html.escape(self.dashboard['title'])}{chips}</h1>"
@@ -99,7 +101,7 @@ class Page:
             defaults = panel["fieldConfig"]["defaults"]
             return drawing.single(lines, unit, _colour_of(defaults), width, height, defaults["noValue"])
         if not lines:
-            return drawing.nothing(width, height)
+            return drawing.nothing(width, height, panel["fieldConfig"]["defaults"].get("noValue", "No data"))
         if panel["type"] == "heatmap":
             return drawing.heatmap(lines, unit, width, height, self.start, self.end, STEP)
         custom = panel["fieldConfig"]["defaults"]["custom"]

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from tests.fleet.dashboards import files
 from tests.fleet.promql import Fault, labels_of
 from tests.fleet.rules import ALERTS, NAMES, load, recorded
 from tests.fleet.tools import ROOT
@@ -34,6 +35,13 @@ def test_every_alert_leads_to_its_chapter_and_there_is_no_other() -> None:
 
 def test_an_alert_without_a_chapter_is_noticed() -> None:
     assert _without_chapter(RUNBOOK.read_text().replace("## HmmThrashing", "## Thrashing")) == {"HmmThrashing"}
+
+
+def test_panels_that_point_to_the_runbook_point_to_a_chapter() -> None:
+    panels = "".join(file.read_text() for file in files())
+    anchors = set(re.findall(rf"{re.escape(URL)}#(\w+)", panels))
+    assert "hmmexporterlabeloverflow" in anchors
+    assert anchors <= _chapters(RUNBOOK.read_text())
 
 
 @pytest.mark.parametrize("alert", NAMES)

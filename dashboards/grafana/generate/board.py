@@ -65,6 +65,8 @@ class Board:
     summary: Sequence[Panel]
     """Above all rows."""
     rows: Sequence[Row]
+    single_choice: Sequence[str] = ()
+    """Variables without All."""
 
     @property
     def file(self) -> str:
@@ -93,7 +95,8 @@ class Board:
             .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
         )
         for name in self.variables:
-            board.with_variable(_variable(name, CHOICES[name]))
+            variable = _variable(name, CHOICES[name])
+            board.with_variable(variable if name in self.single_choice else _with_all(variable))
         for panel in self.summary:
             board.with_panel(panel)
         for number, row in enumerate(self.rows):
@@ -113,7 +116,12 @@ def _variable(name: str, choice: Choice) -> dashboard.QueryVariable:
         .query({"query": f"label_values({{{selected}}}, {name})", "refId": name})
         .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(models.VariableSort.NATURAL_ASC)
-        .multi(True)
+    )
+
+
+def _with_all(variable: dashboard.QueryVariable) -> dashboard.QueryVariable:
+    return (
+        variable.multi(True)
         .include_all(True)
         .all_value(".*")
         .current(models.VariableOption(text="All", value="$__all"))

@@ -3,11 +3,25 @@
 
 from __future__ import annotations
 
+from dashboards.grafana.generate import summary
 from dashboards.grafana.generate.board import Board, Row
-from dashboards.grafana.generate.panels import Link, Query, rows_of, single, time_series
-from dashboards.grafana.generate.promql import EXPORTER, NODE, PER_NODE, SHOWN, increase, rate, rates, top, total
+from dashboards.grafana.generate.panels import Link, Query, a_second, of_row, rows_of, single, time_series
+from dashboards.grafana.generate.promql import (
+    EXPORTER,
+    NODE,
+    PER_NODE,
+    SHOWN,
+    increase,
+    not_zero,
+    rate,
+    rates,
+    top,
+    total,
+)
 
-TO_NODE = Link("node detail", "hmm-node", {"node": "${__value.text}"}, ("cluster",))
+TO_NODE = Link("node detail", "hmm-node", of_row("node"), ("cluster",))
+
+_NO_STATISTICS = "needs sysctl kernel.bpf_stats_enabled=1"
 
 BOARD = Board(
     uid="hmm-exporter",
@@ -15,13 +29,7 @@ BOARD = Board(
     description="Whether hmm-exporter sees everything, and what watching costs.",
     variables=("cluster", "node"),
     summary=(
-        single(
-            "Exporters down",
-            "Targets of the job hmm-exporter that Prometheus does not reach: nodes of which nothing is known.",
-            "short",
-            Query(f"count(up{{{EXPORTER}}} == 0) or vector(0)"),
-            bad=1,
-        ),
+        summary.exporters(),
         single(
             "Probes detached",
             "Probes that are enabled, that the node's kernel has, and that are not attached. Anything but 0: the"
@@ -39,11 +47,19 @@ BOARD = Board(
             bad=1,
         ),
         single(
-            "Events in other",
-            "Events whose labels found no row of their own and were booked as other, over the time that is shown."
-            " Totals stay exact, names are lost: raise the limit of the map below.",
+            "Events without a row",
+            "Events whose labels found no row of their own and were booked as other, over the time that is shown:"
+            " totals stay exact, names are lost. And regions that arrived on a device and are not followed: thrash and"
+            " residency are too low. The map below says which limit to raise.",
             "short",
-            Query(total(increase("hmm_exporter_label_overflow_events_total", f'{NODE}, map!~"arrival|stack"', SHOWN))),
+            Query(
+                total(increase("hmm_exporter_label_overflow_events_total", f'{NODE}, map!~"arrival|stack"', SHOWN)),
+                "in other",
+            ),
+            Query(
+                total(increase("hmm_exporter_label_overflow_events_total", f'{NODE}, map="arrival"', SHOWN)),
+                "arrivals not followed",
+            ),
             bad=1,
         ),
         single(
@@ -56,7 +72,8 @@ BOARD = Board(
         ),
         single(
             "Series against the limit",
-            "The fullest node: series of HMM metrics over limits.series. At 1 new label sets are booked as other.",
+            "The fullest node: series of HMM metrics over hmm_exporter_series_limit, from which on new label sets are"
+            " booked as other.",
             "percentunit",
             Query(f"max(hmm_exporter_series{{{NODE}}} / hmm_exporter_series_limit{{{NODE}}})"),
             bad=0.9,
@@ -94,19 +111,30 @@ BOARD = Board(
                 time_series(
                     "Events missed by probe",
                     "Events a second that a probe did not see: skipped while the same program was preempted (fentry) or"
-                    " another BPF program ran (kprobe), lost returns, no room for a thread. 0 is good.",
-                    "cps",
-                    Query(rates("hmm_exporter_probe_missed_total", NODE, "cluster, node, probe"), "{{node}} {{probe}}"),
+                    " another BPF program ran (kprobe), lost returns, no room for a thread. None is good.",
+                    a_second("events"),
+                    Query(
+                        not_zero(rates("hmm_exporter_probe_missed_total", NODE, "cluster, node, probe")),
+                        "{{node}} {{probe}}",
+                    ),
+                    width=8,
+                    nothing="none",
                 ),
                 time_series(
-                    "Migrations in flight and abandoned",
-                    "In flight: between migrate_vma_setup and migrate_vma_finalize at the scrape. Abandoned a second:"
-                    " never finalized, or not seen to be; a driver that gives up half-way does so.",
+                    "Migrations in flight",
+                    "Between migrate_vma_setup and migrate_vma_finalize at the scrape. As many for minutes, without"
+                    " migrations completing: a driver is stuck.",
                     "short",
-                    Query(total(f"hmm_exporter_migrations_in_flight{{{NODE}}}", PER_NODE), "{{node}} in flight"),
-                    Query(
-                        rates("hmm_exporter_migrations_abandoned_total", NODE, PER_NODE), "{{node}} abandoned a second"
-                    ),
+                    Query(total(f"hmm_exporter_migrations_in_flight{{{NODE}}}", PER_NODE), "{{node}}"),
+                    width=8,
+                ),
+                time_series(
+                    "Migrations abandoned",
+                    "Migrations a second that were never finalized, or not seen to be: a driver that gives up half-way,"
+                    " an event that a probe missed, no room in the map thread. Next to none is good.",
+                    a_second("events"),
+                    Query(rates("hmm_exporter_migrations_abandoned_total", NODE, PER_NODE), "{{node}}"),
+                    width=8,
                 ),
             ),
         ),
@@ -128,9 +156,9 @@ BOARD = Board(
                     "What found no room, by map",
                     "Events a second that found no row of their own and were booked as other; of arrival: regions on a"
                     " device that are not followed, so that thrash and residency are too low; of stack: EBUSY returns"
-                    " whose caller is not known. The map says which limit to raise: of process maps limits.processes,"
-                    " of ebusy limits.callers, of failure maps.failures, of arrival maps.arrivals.",
-                    "cps",
+                    " whose caller is not known. Which limit to raise for which map: [runbook]"
+                    "(https://github.com/hmm-exporter/hmm-exporter/blob/main/docs/runbook.md#hmmexporterlabeloverflow).",
+                    a_second("events"),
                     Query(
                         rates("hmm_exporter_label_overflow_events_total", NODE, "cluster, node, map"),
                         "{{node}} {{map}}",
@@ -138,7 +166,8 @@ BOARD = Board(
                 ),
                 time_series(
                     "Series",
-                    "Series of HMM metrics in one scrape, and the hard ceiling limits.series.",
+                    "Series of HMM metrics in one scrape, and the number from which on new label sets are booked as"
+                    " other: limits.series, less what other may yet take.",
                     "short",
                     Query(f"hmm_exporter_series{{{NODE}}}", "{{node}}"),
                     Query(f"max(hmm_exporter_series_limit{{{NODE}}})", "limit"),
@@ -146,9 +175,9 @@ BOARD = Board(
                 time_series(
                     "Faults from regions of unknown arrival",
                     "CPU faults that brought pages back of which it is not known since when they were on the device:"
-                    " before the exporter's start, more than an hour ago, in a fork's parent, or no room. Many of them:"
-                    " residency and thrash are too low.",
-                    "cps",
+                    " before the exporter's start, too long ago (an hour, or less while the map fills up), in a fork's"
+                    " parent, or no room. Many of them: residency and thrash are too low.",
+                    a_second("faults"),
                     Query(rates("hmm_exporter_residency_misses_total", NODE, PER_NODE), "{{node}}"),
                 ),
             ),
@@ -185,6 +214,7 @@ BOARD = Board(
                     " statistics are on (sysctl kernel.bpf_stats_enabled=1, which costs something itself).",
                     "percentunit",
                     Query(top(10, rates("hmm_exporter_probe_run_seconds_total", NODE, "probe")), "{{probe}}"),
+                    nothing=_NO_STATISTICS,
                 ),
                 time_series(
                     "Time of one run",
@@ -196,6 +226,7 @@ BOARD = Board(
                         f" / ({rates('hmm_exporter_probe_runs_total', NODE, 'probe')} > 0)",
                         "{{probe}}",
                     ),
+                    nothing=_NO_STATISTICS,
                 ),
             ),
         ),

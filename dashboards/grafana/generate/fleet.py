@@ -3,10 +3,21 @@
 
 from __future__ import annotations
 
+from dashboards.grafana.generate import summary
 from dashboards.grafana.generate.board import Board, Row
-from dashboards.grafana.generate.panels import Link, Query, bars, heat, rows_of, single, time_series
+from dashboards.grafana.generate.panels import (
+    Link,
+    Query,
+    a_second,
+    bars,
+    heat,
+    of_row,
+    of_series,
+    rows_of,
+    single,
+    time_series,
+)
 from dashboards.grafana.generate.promql import (
-    EXPORTER,
     NODE,
     OWNER,
     PER_NODE,
@@ -17,6 +28,8 @@ from dashboards.grafana.generate.promql import (
     buckets,
     ebusy_ratio,
     increase,
+    not_zero,
+    or_zero,
     oversubscription,
     process_thrash_ratio,
     quantile,
@@ -29,14 +42,14 @@ from dashboards.grafana.generate.promql import (
     worst,
 )
 
-TO_NODE = Link("node detail", "hmm-node", {"node": "${__field.labels.node}"}, ("cluster", "pgmap_owner"))
-ROW_TO_NODE = Link("node detail", "hmm-node", {"node": "${__value.text}"}, ("cluster", "pgmap_owner"))
-ROW_TO_EXPORTER = Link("exporter health", "hmm-exporter", {"node": "${__data.fields.node}"}, ("cluster",))
+TO_NODE = Link("node detail", "hmm-node", of_series("node"), ("cluster", "pgmap_owner"))
+ROW_TO_NODE = Link("node detail", "hmm-node", of_row("node"), ("cluster", "pgmap_owner"))
+ROW_TO_EXPORTER = Link("exporter health", "hmm-exporter", of_row("node"), ("cluster",))
 ROW_TO_COMM = Link(
-    "process detail", "hmm-process", {"node": "${__data.fields.node}", "comm": "${__value.text}"}, ("cluster",)
+    "process detail", "hmm-process", of_row("node", "namespace", "pod", "slurm_job", "comm"), ("cluster",)
 )
-ROW_TO_JOB = Link("process detail", "hmm-process", {"slurm_job": "${__value.text}"}, ("cluster",))
-ROW_TO_POD = Link("process detail", "hmm-process", {"pod": "${__value.text}"}, ("cluster",))
+ROW_TO_JOB = Link("process detail", "hmm-process", of_row("slurm_job"), ("cluster",))
+ROW_TO_POD = Link("process detail", "hmm-process", of_row("node", "namespace", "pod"), ("cluster",))
 
 _RETURNED = rates("hmm_process_returned_bytes_total", NODE, PER_PROCESS, SHOWN)
 _WORST = top(15, _RETURNED)
@@ -49,31 +62,15 @@ BOARD = Board(
     description="Memory shared by CPUs and GPUs (Linux HMM) on all nodes: who thrashes, who races, what does not move.",
     variables=("cluster", "node", "pgmap_owner"),
     summary=(
-        single(
-            "Worst thrash ratio",
-            "Bytes that CPU faults brought back within thrash_window (10 s) of their arrival on a device, over bytes"
-            " that migrations copied to devices (migrate_vma_pages), of the process where that is most (of those of"
-            " which 64 KiB a second come back, at least). Near 0 is good; 0.5 means that half of what is sent is sent"
-            " in vain. It can exceed 1: pages made on the device (zero-filled) are not in the denominator.",
-            "percentunit",
-            Query(worst(thrashing(NODE))),
-            bad=0.5,
-        ),
-        single(
-            "Threads waiting for memory",
-            "Seconds a second that CPU faults spent from migrate_vma_setup to migrate_vma_finalize, which is how many"
-            " threads are stalled on average. A lower bound: the fault begins before and ends after. Near 0 is good.",
-            "short",
-            Query(rates("hmm_process_fault_stall_seconds_total", NODE)),
-            bad=1,
-        ),
+        summary.thrash_ratio(NODE),
+        summary.threads_waiting(NODE),
         single(
             "EBUSY ratio",
             "Walks of hmm_range_fault that ended in EBUSY because the range was invalidated meanwhile, over all walks."
             " What Linux 7.3 calls a dropped lock is progress and left out. A few percent are usual; a driver that"
             " loses every other race does its work twice.",
             "percentunit",
-            Query(ebusy_ratio(NODE)),
+            Query(or_zero(ebusy_ratio(NODE))),
             bad=0.5,
         ),
         single(
@@ -87,17 +84,11 @@ BOARD = Board(
             "Failures",
             "Calls a second of migrate_vma_setup and hmm_range_fault that returned an error other than EBUSY. 0 is"
             " good: these are arguments that are no good, mappings that are gone, killed processes.",
-            "cps",
+            a_second("calls"),
             Query(rates("hmm_migration_failures_total", OWNER), "migrations"),
             Query(rates("hmm_range_fault_failures_total", f'{NODE}, errno!="EBUSY"'), "range faults"),
         ),
-        single(
-            "Exporters down",
-            "Targets of the job hmm-exporter that Prometheus does not reach: nodes of which nothing is known.",
-            "short",
-            Query(f"count(up{{{EXPORTER}}} == 0) or vector(0)"),
-            bad=1,
-        ),
+        summary.exporters(),
     ),
     rows=(
         Row(
@@ -105,12 +96,13 @@ BOARD = Board(
             (
                 rows_of(
                     "Nodes",
-                    "One row a node, over the time that is shown. Follow a node's name to its detail. detached are"
-                    " probes that this kernel has and that are not attached, missed are events that a probe did not"
-                    " see: of such a node the other figures may be too low.",
+                    "One row a node: the worst thrash ratio of its processes now, as above, the rest over the time that"
+                    " is shown. Follow a node's name to its detail. detached are probes that this kernel has and that"
+                    " are not attached, missed are events that a probe did not see: of such a node the other figures"
+                    " may be too low.",
                     ("cluster", "node"),
                     Query(
-                        worst(thrashing(NODE, SHOWN), PER_NODE),
+                        worst(thrashing(NODE), PER_NODE),
                         "worst thrash ratio",
                         "percentunit",
                     ),
@@ -160,7 +152,7 @@ BOARD = Board(
                     "Threads waiting for memory, by process",
                     "Seconds a second that a process's CPU faults spent in migrations (the ten with most): threads"
                     " stalled on average. This is what thrashing costs the job.",
-                    "short",
+                    "count:threads",
                     Query(
                         top(10, rates("hmm_process_fault_stall_seconds_total", NODE, PER_PROCESS)),
                         "{{comm}} {{namespace}} {{pod}} {{slurm_job}} {{node}}",
@@ -189,8 +181,9 @@ BOARD = Board(
                     Query(
                         top(
                             10,
-                            total(increase("hmm_range_fault_ebusy_callers_total", NODE, SHOWN), "driver, caller")
-                            + " > 0",
+                            not_zero(
+                                total(increase("hmm_range_fault_ebusy_callers_total", NODE, SHOWN), "driver, caller")
+                            ),
                         ),
                         "{{caller}} [{{driver}}]",
                     ),
@@ -228,8 +221,8 @@ BOARD = Board(
                 time_series(
                     "Oversubscription by node",
                     "Bytes that were evicted (migrate_device_pages in xe and nvidia-uvm, kernel threads' migrations in"
-                    " amdgpu), over bytes copied to devices. Above 0 for long: jobs want more than the device has."
-                    " Near 1: what comes in pushes as much out.",
+                    " amdgpu; not what nouveau and test_hmm save when a device goes), over bytes copied to devices."
+                    " Above 0 for long: jobs want more than the device has. Near 1: what comes in pushes as much out.",
                     "percentunit",
                     Query(oversubscription(NODE, PER_NODE), "{{cluster}} {{node}}"),
                     link=TO_NODE,

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A node: what its devices and drivers do, where the time goes, what fails. Many nodes chosen are summed up."""
+"""A node: what its devices and drivers do, where the time goes, what fails."""
 
 from __future__ import annotations
 
-from dashboards.grafana.generate import node_migrations, node_mirrors
+from dashboards.grafana.generate import node_migrations, node_mirrors, summary
 from dashboards.grafana.generate.board import Board, Row
 from dashboards.grafana.generate.panels import Query, single
 from dashboards.grafana.generate.promql import (
@@ -12,34 +12,18 @@ from dashboards.grafana.generate.promql import (
     TO_DEVICE,
     TO_HOST,
     ebusy_ratio,
+    or_zero,
     quantile,
     rates,
-    thrashing,
     total,
-    worst,
 )
 
 _TO_DEVICE = f"{OWNER}, {TO_DEVICE}"
 _TO_HOST = f"{OWNER}, {TO_HOST}"
 
 _SUMMARY = (
-    single(
-        "Worst thrash ratio",
-        "Bytes that CPU faults brought back within thrash_window (10 s) of their arrival on a device, over bytes that"
-        " migrations copied to devices, of the process where that is most (of those of which 64 KiB a second come"
-        " back, at least). Near 0 is good.",
-        "percentunit",
-        Query(worst(thrashing(NODE))),
-        bad=0.5,
-    ),
-    single(
-        "Threads waiting for memory",
-        "Seconds a second that CPU faults spent from migrate_vma_setup to migrate_vma_finalize: threads stalled on"
-        " average, at least. Near 0 is good.",
-        "short",
-        Query(rates("hmm_process_fault_stall_seconds_total", NODE)),
-        bad=1,
-    ),
+    summary.thrash_ratio(NODE),
+    summary.threads_waiting(NODE),
     single(
         "99th percentile of a fault back",
         "From migrate_vma_setup's entry to migrate_vma_finalize's return of migrations that a CPU fault asked for"
@@ -53,7 +37,7 @@ _SUMMARY = (
         "Walks that ended in EBUSY because the range was invalidated meanwhile, over all walks. A few percent are"
         " usual.",
         "percentunit",
-        Query(ebusy_ratio(NODE)),
+        Query(or_zero(ebusy_ratio(NODE))),
         bad=0.5,
     ),
     single(
@@ -77,6 +61,7 @@ BOARD = Board(
     title="HMM / Node detail",
     description="What Linux HMM does on a node: devices, drivers, time, failures.",
     variables=("cluster", "node", "pgmap_owner"),
+    single_choice=("node",),
     summary=_SUMMARY,
     rows=(
         Row("Does memory come back?", node_migrations.THRASH),

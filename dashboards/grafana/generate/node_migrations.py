@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from dashboards.grafana.generate.panels import Link, Query, heat, time_series
+from dashboards.grafana.generate.panels import Link, Query, a_second, heat, of_series, time_series
 from dashboards.grafana.generate.promql import (
     NODE,
     OWNER,
     PER_PROCESS,
     buckets,
     evicted,
+    not_zero,
     oversubscription,
     quantile,
     rates,
@@ -21,7 +22,10 @@ from dashboards.grafana.generate.promql import (
 )
 
 TO_PROCESS = Link(
-    "process detail", "hmm-process", {"comm": "${__field.labels.comm}"}, ("cluster", "node", "pgmap_owner")
+    "process detail",
+    "hmm-process",
+    of_series("node", "namespace", "pod", "slurm_job", "comm"),
+    ("cluster", "pgmap_owner"),
 )
 
 THRASH = (
@@ -54,7 +58,7 @@ THRASH = (
     time_series(
         "Threads waiting for memory, by process",
         "Seconds a second that the process's CPU faults spent in migrations; the ten with most.",
-        "short",
+        "count:threads",
         Query(
             top(10, rates("hmm_process_fault_stall_seconds_total", NODE, PER_PROCESS)),
             "{{comm}} {{namespace}} {{pod}} {{slurm_job}}",
@@ -74,7 +78,7 @@ SPEED = (
         "Migrations by class and trigger",
         "Calls of migrate_vma_setup by what was asked for and by what the thread was doing: a CPU fault, inside another"
         " HMM call (nested), a kernel thread (a GPU fault or an eviction), a system call.",
-        "cps",
+        a_second("calls"),
         Query(rates("hmm_migrations_started_total", OWNER, "class, trigger"), "{{class}} by {{trigger}}"),
     ),
     time_series(
@@ -153,7 +157,7 @@ UNMOVED = (
         "completed: migrate_vma_finalize returned; of these, partial left something behind, and aborted moved nothing."
         " empty: migrate_vma_setup collected nothing. failed: it returned an error. Mostly completed is good; empty"
         " ones are work for nothing.",
-        "cps",
+        a_second("calls"),
         Query(rates("hmm_migrations_completed_total", OWNER), "completed"),
         Query(rates("hmm_migrations_partial_total", OWNER), "partial"),
         Query(rates("hmm_migrations_aborted_total", OWNER), "aborted"),
@@ -163,18 +167,20 @@ UNMOVED = (
     time_series(
         "Failures by error",
         "Calls that returned an error: migrate_vma_setup (EINVAL: a bad range or mapping), hmm_range_fault (EBUSY"
-        " apart: see below), make_device_exclusive, mmu_interval_notifier_insert. 0 is good; EFAULT and EPERM are a"
+        " apart: see below), make_device_exclusive, mmu_interval_notifier_insert. None is good; EFAULT and EPERM are a"
         " process's own mistakes, EINTR is a process that was killed.",
-        "cps",
-        Query(rates("hmm_migration_failures_total", OWNER, "errno"), "migration {{errno}}"),
+        a_second("calls"),
+        Query(not_zero(rates("hmm_migration_failures_total", OWNER, "errno")), "migration {{errno}}"),
         Query(
-            rates("hmm_range_fault_failures_total", f'{NODE}, errno!="EBUSY"', "driver, errno"),
+            not_zero(rates("hmm_range_fault_failures_total", f'{NODE}, errno!="EBUSY"', "driver, errno")),
             "range fault {{driver}} {{errno}}",
         ),
-        Query(rates("hmm_device_exclusive_failures_total", NODE, "errno"), "exclusive {{errno}}"),
+        Query(not_zero(rates("hmm_device_exclusive_failures_total", NODE, "errno")), "exclusive {{errno}}"),
         Query(
-            rates("hmm_interval_notifier_insert_failures_total", NODE, "driver, errno"), "insert {{driver}} {{errno}}"
+            not_zero(rates("hmm_interval_notifier_insert_failures_total", NODE, "driver, errno")),
+            "insert {{driver}} {{errno}}",
         ),
+        nothing="none",
     ),
     time_series(
         "Zero-filled",
@@ -188,9 +194,9 @@ UNMOVED = (
 PRESSURE = (
     time_series(
         "Evicted by device",
-        "Bytes that migrate_device_pages moved away from each device (eviction in xe and nvidia-uvm, teardown"
-        " elsewhere), and that kernel threads' migrations did (eviction in amdgpu). Lasting eviction means that jobs"
-        " want more than the device has.",
+        "Bytes that migrate_device_pages moved away from each device (eviction in xe and nvidia-uvm; nouveau and"
+        " test_hmm do it when a device goes, which is left out), and that kernel threads' migrations did (eviction in"
+        " amdgpu). Lasting eviction means that jobs want more than the device has.",
         "binBps",
         Query(evicted(NODE, "device"), "{{device}}"),
         width=8,
@@ -206,7 +212,7 @@ PRESSURE = (
         "Device range calls",
         "Calls of migrate_device_range (nvidia-uvm calls it once a page) and migrate_device_pfns (xe, up to three for"
         " one eviction).",
-        "cps",
+        a_second("calls"),
         Query(rates("hmm_device_range_migrations_total", NODE, "function, device"), "{{function}} {{device}}"),
         width=8,
     ),

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dashboards.grafana.generate.panels import Query, bars, heat, rows_of, time_series
+from dashboards.grafana.generate.panels import Query, a_second, bars, heat, rows_of, time_series
 from dashboards.grafana.generate.promql import (
     NODE,
     OWNER,
@@ -11,6 +11,7 @@ from dashboards.grafana.generate.promql import (
     buckets,
     ebusy_ratio,
     increase,
+    not_zero,
     quantile,
     rates,
     top,
@@ -22,7 +23,7 @@ MIRROR = (
         "Range faults by driver and intent",
         "Calls of hmm_range_fault and (7.3) hmm_range_fault_unlocked_timeout, by whose mirror it is and what was asked"
         " for: snapshot, read, write, or by page.",
-        "cps",
+        a_second("calls"),
         Query(rates("hmm_range_faults_total", NODE, "driver, intent"), "{{driver}} {{intent}}"),
     ),
     time_series(
@@ -37,7 +38,7 @@ MIRROR = (
         "Why EBUSY",
         "raced: somebody else invalidated the range. own_fault: the walk's own fault did, copy on write for one."
         " lock_dropped (7.3 and newer): a fault gave mmap_lock away, which is progress. Only raced is worth a search.",
-        "cps",
+        a_second("walks"),
         Query(rates("hmm_range_fault_ebusy_total", NODE, "reason"), "{{reason}}"),
     ),
     bars(
@@ -45,7 +46,7 @@ MIRROR = (
         "Who called hmm_range_fault when it returned EBUSY, from the kernel stack: calls over the time that is shown.",
         "short",
         Query(
-            top(10, total(increase("hmm_range_fault_ebusy_callers_total", NODE, SHOWN), "driver, caller") + " > 0"),
+            top(10, not_zero(total(increase("hmm_range_fault_ebusy_callers_total", NODE, SHOWN), "driver, caller"))),
             "{{caller}} [{{driver}}]",
         ),
     ),
@@ -69,7 +70,7 @@ REST = (
         "Pages exclusive to a device",
         "make_device_exclusive (to 6.14 calls for a range) takes pages from the CPU for a device's atomics;"
         " restore_exclusive_pte gives them back. As many restores as grabs: CPU and device work on the same words.",
-        "cps",
+        a_second("calls"),
         Query(rates("hmm_device_exclusive_total", NODE), "made exclusive"),
         Query(rates("hmm_device_exclusive_restores_total", NODE), "restored"),
         width=8,
@@ -78,7 +79,7 @@ REST = (
         "Faults on huge pages of a device",
         "Calls of do_huge_pmd_device_private (6.19 and newer). A retry is the first half of nearly every such fault."
         " Failures are out of memory, or a page that is gone.",
-        "cps",
+        a_second("faults"),
         Query(rates("hmm_huge_faults_total", NODE), "faults"),
         Query(rates("hmm_huge_fault_retries_total", NODE), "retries"),
         Query(rates("hmm_huge_fault_failures_total", NODE), "failures"),
@@ -88,7 +89,7 @@ REST = (
         "Mirrored ranges",
         "mmu_interval_notifier_insert and _remove, by driver: RDMA and userptr buffers included. Much of both is a"
         " registration for each transfer, where one for all would do.",
-        "cps",
+        a_second("ranges"),
         Query(rates("hmm_interval_notifier_inserts_total", NODE, "driver"), "{{driver}} insert"),
         Query(rates("hmm_interval_notifier_removes_total", NODE, "driver"), "{{driver}} remove"),
         width=8,
@@ -97,7 +98,7 @@ REST = (
         "Invalidations",
         "Calls of __mmu_notifier_invalidate_range_start because of a migration, or because pages were made exclusive."
         " Each makes drivers tear mappings down. Needs the group per_page.",
-        "cps",
+        a_second("calls"),
         Query(rates("hmm_mmu_notifier_invalidations_total", NODE, "event"), "{{event}}"),
         width=8,
     ),
@@ -106,7 +107,7 @@ REST = (
         "Page table entries that became migration entries (tracepoint migrate:set_migration_pte), and those of huge"
         " pages (thp:set_migration_pmd); hmm is inside an HMM call, other is compaction, NUMA balancing, splitting."
         " Needs the group per_page.",
-        "cps",
+        a_second("entries"),
         Query(rates("hmm_migration_ptes_set_total", NODE, "context"), "{{context}}"),
         Query(rates("hmm_migration_pmds_set_total", NODE, "context"), "{{context}} huge"),
         width=8,
@@ -115,7 +116,7 @@ REST = (
         "DMA maps",
         "Pages that hmm_dma_map_pfn mapped for a device, hmm_dma_unmap_pfn gave back, and failures of the first. Needs"
         " the group per_page.",
-        "cps",
+        a_second("pages"),
         Query(rates("hmm_dma_maps_total", NODE), "maps"),
         Query(rates("hmm_dma_unmaps_total", NODE), "unmaps"),
         Query(rates("hmm_dma_map_failures_total", NODE), "failures"),

@@ -24,6 +24,9 @@ Kind = TypeVar("Kind", timeseries.Panel, stat.Panel, heatmap.Panel, table.Panel,
 DATASOURCE = common_models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 REF_IDS = "ABCDEFGH"
 HEIGHT = 8
+#: The longest that rates are good for: $__rate_interval is four times a query's "Min step" at least, else the data
+#: source's. A panel's "Min interval" does not count (grafana/grafana#77234).
+SCRAPE_INTERVAL = "1m"
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,21 @@ class Link:
         return {"title": self.title, "url": f"/d/{self.uid}?" + "&".join([*chosen, *kept, "${__url_time_range}"])}
 
 
+def of_row(*labels: str) -> dict[str, str]:
+    """For a table's link: variables from the row that was clicked."""
+    return {label: f"${{__data.fields.{label}}}" for label in labels}
+
+
+def of_series(*labels: str) -> dict[str, str]:
+    """For a graph's link: variables from the series that was clicked."""
+    return {label: f"${{__field.labels.{label}}}" for label in labels}
+
+
+def a_second(what: str) -> str:
+    """A unit, with Grafana's K and M before it."""
+    return f"count:{what}/s"
+
+
 def time_series(
     title: str,
     description: str,
@@ -61,7 +79,9 @@ def time_series(
     stacked: bool = False,
     at_most: float | None = None,
     link: Link | None = None,
+    nothing: str = "",
 ) -> Panel:
+    """*nothing* is said where there is no answer."""
     panel = (
         _panel(timeseries.Panel(), title, description, unit, width, HEIGHT)
         .targets([_target(query, ref).range() for query, ref in zip(queries, REF_IDS)])
@@ -88,6 +108,8 @@ def time_series(
         panel.stacking(common.StackingConfig().mode(common_models.StackingMode.NORMAL))
     if at_most is not None:
         panel.max(at_most)
+    if nothing:
+        panel.no_value(nothing)
     if link:
         panel.with_override(
             models.MatcherConfig(id_val="byRegexp", options=".*"),
@@ -103,6 +125,7 @@ def single(
     *queries: Query,
     bad: float | None = None,
     width: int = 4,
+    nothing: str = "idle",
 ) -> Panel:
     """The newest value, large, over its course. From *bad* on it is red, from a half of that orange."""
     steps = [models.Threshold(value=None, color="green" if bad is not None else "blue")]
@@ -111,7 +134,7 @@ def single(
     return (
         _panel(stat.Panel(), title, description, unit, width, 4)
         .targets([_target(query, ref).range() for query, ref in zip(queries, REF_IDS)])
-        .no_value("idle")
+        .no_value(nothing)
         .color_mode(common_models.BigValueColorMode.VALUE)
         .graph_mode(common_models.BigValueGraphMode.AREA)
         .text_mode(
@@ -218,5 +241,5 @@ def _panel(panel: Kind, title: str, description: str, unit: str, width: int, hei
 
 
 def _target(query: Query, ref: str) -> prometheus.Dataquery:
-    target = prometheus.Dataquery().expr(query.expression).ref_id(ref).datasource(DATASOURCE)
+    target = prometheus.Dataquery().expr(query.expression).ref_id(ref).datasource(DATASOURCE).interval(SCRAPE_INTERVAL)
     return target.legend_format(query.legend) if query.legend else target

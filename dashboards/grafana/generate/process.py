@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
+from dashboards.grafana.generate import summary
 from dashboards.grafana.generate.board import Board, Row
-from dashboards.grafana.generate.panels import Link, Panel, Query, rows_of, single, time_series
+from dashboards.grafana.generate.panels import Link, Panel, Query, a_second, of_row, rows_of, single, time_series
 from dashboards.grafana.generate.promql import (
     PER_PROCESS,
     PROCESS,
     SHOWN,
     TO_DEVICE,
     TO_HOST,
+    or_zero,
     process_thrash_ratio,
     rates,
     ratio,
+    thrashing,
     top,
 )
 
@@ -24,12 +27,10 @@ _TO_HOST = f"{PROCESS}, {TO_HOST}"
 _WHO = "{{comm}} {{namespace}} {{pod}} {{slurm_job}} {{node}}"
 _LABELS = ("node", "namespace", "pod", "slurm_job", "comm")
 
-TO_NODE = Link("node detail", "hmm-node", {"node": "${__value.text}"}, ("cluster",))
-TO_COMM = Link(
-    "only this", "hmm-process", {"comm": "${__value.text}"}, ("cluster", "node", "namespace", "pod", "slurm_job")
-)
-TO_JOB = Link("only this", "hmm-process", {"slurm_job": "${__value.text}"}, ("cluster", "node", "comm"))
-TO_POD = Link("only this", "hmm-process", {"pod": "${__value.text}"}, ("cluster", "node", "namespace", "comm"))
+TO_NODE = Link("node detail", "hmm-node", of_row("node"), ("cluster",))
+TO_COMM = Link("only this", "hmm-process", of_row("node", "namespace", "pod", "slurm_job", "comm"), ("cluster",))
+TO_JOB = Link("only this", "hmm-process", of_row("slurm_job"), ("cluster", "node", "comm"))
+TO_POD = Link("only this", "hmm-process", of_row("node", "namespace", "pod"), ("cluster", "comm"))
 
 
 def _worst(metric: str, title: str, description: str, unit: str, selected: str = PROCESS) -> Panel:
@@ -43,22 +44,8 @@ BOARD = Board(
     description="What Linux HMM does with a process's memory: by pod, Slurm job and command name.",
     variables=("cluster", "node", "namespace", "pod", "slurm_job", "comm", "pgmap_owner"),
     summary=(
-        single(
-            "Thrash ratio",
-            "Bytes that CPU faults brought back within thrash_window (10 s) of their arrival on a device, over bytes"
-            " copied to devices, of the processes that are chosen. Near 0 is good.",
-            "percentunit",
-            Query(process_thrash_ratio(PROCESS)),
-            bad=0.5,
-        ),
-        single(
-            "Threads waiting for memory",
-            "Seconds a second that CPU faults spent from migrate_vma_setup to migrate_vma_finalize: threads stalled on"
-            " average, at least. Near 0 is good.",
-            "short",
-            Query(rates("hmm_process_fault_stall_seconds_total", PROCESS)),
-            bad=1,
-        ),
+        summary.thrash_ratio(PROCESS),
+        summary.threads_waiting(PROCESS),
         single(
             "Moved",
             "Bytes of the processes' memory that migrate_vma_pages copied, by direction.",
@@ -69,7 +56,7 @@ BOARD = Board(
         single(
             "Migrations",
             "Calls of migrate_vma_setup for the processes' memory, whoever made them.",
-            "cps",
+            a_second("calls"),
             Query(rates("hmm_process_migrations_total", _OWNED)),
         ),
         single(
@@ -78,9 +65,11 @@ BOARD = Board(
             " the process changes its mappings as fast as the driver reads them.",
             "percentunit",
             Query(
-                ratio(
-                    rates("hmm_process_range_fault_failures_total", PROCESS),
-                    rates("hmm_process_range_faults_total", PROCESS),
+                or_zero(
+                    ratio(
+                        rates("hmm_process_range_fault_failures_total", PROCESS),
+                        rates("hmm_process_range_faults_total", PROCESS),
+                    )
                 )
             ),
             bad=0.5,
@@ -88,7 +77,7 @@ BOARD = Board(
         single(
             "Migrations that failed",
             "Calls of migrate_vma_setup that returned an error. 0 is good.",
-            "cps",
+            a_second("calls"),
             Query(rates("hmm_process_migration_failures_total", PROCESS)),
         ),
     ),
@@ -133,7 +122,7 @@ BOARD = Board(
                     "hmm_process_fault_stall_seconds_total",
                     "Threads waiting",
                     "Seconds a second that CPU faults spent in migrations: the process's threads that were stalled.",
-                    "short",
+                    "count:threads",
                 ),
                 time_series(
                     "Moved by direction",
@@ -143,9 +132,10 @@ BOARD = Board(
                 ),
                 time_series(
                     "Thrash ratio by process",
-                    "Thrashed bytes over bytes copied to devices. Near 0 is good.",
+                    "Thrashed bytes over bytes copied to devices, of the ten with most (of those of which 64 KiB a"
+                    " second come back, at least). Near 0 is good.",
                     "percentunit",
-                    Query(process_thrash_ratio(PROCESS, PER_PROCESS), _WHO),
+                    Query(top(10, thrashing(PROCESS)), _WHO),
                 ),
             ),
         ),
@@ -156,7 +146,7 @@ BOARD = Board(
                     "Migrations by class",
                     "Calls of migrate_vma_setup by what was asked for: prefetch (to a device), fault_back (a CPU"
                     " fault), evict (the driver's wish).",
-                    "cps",
+                    a_second("calls"),
                     Query(
                         rates("hmm_process_migrations_total", _OWNED, "class, pgmap_owner"), "{{class}} {{pgmap_owner}}"
                     ),
@@ -181,13 +171,13 @@ BOARD = Board(
                     "Range faults",
                     "Calls of hmm_range_fault (7.3: and hmm_range_fault_unlocked_timeout): a device reads the process's"
                     " page tables.",
-                    "cps",
+                    a_second("calls"),
                 ),
                 time_series(
                     "Range fault failures by error",
                     "Calls of hmm_range_fault that returned an error. EBUSY: the range was invalidated meanwhile;"
                     " EFAULT, EPERM: the device was sent where nothing is mapped, or not so.",
-                    "cps",
+                    a_second("calls"),
                     Query(
                         rates("hmm_process_range_fault_failures_total", PROCESS, "comm, pod, errno"),
                         "{{comm}} {{pod}} {{errno}}",
@@ -198,12 +188,12 @@ BOARD = Board(
                     "Invalidations",
                     "MMU_NOTIFY_MIGRATE and MMU_NOTIFY_EXCLUSIVE invalidations of the process's memory: each makes"
                     " drivers tear mappings down. Needs the group per_page.",
-                    "cps",
+                    a_second("calls"),
                 ),
                 time_series(
                     "Migration failures by error",
                     "Calls of migrate_vma_setup that returned an error; EINVAL is a bad range or mapping. 0 is good.",
-                    "cps",
+                    a_second("calls"),
                     Query(
                         rates("hmm_process_migration_failures_total", PROCESS, "comm, pod, errno"),
                         "{{comm}} {{pod}} {{errno}}",
@@ -218,7 +208,7 @@ BOARD = Board(
                     "Pages exclusive to a device",
                     "make_device_exclusive takes pages from the CPU for a device's atomics, restore_exclusive_pte gives"
                     " them back. As many of both: CPU and device work on the same words.",
-                    "cps",
+                    a_second("calls"),
                     Query(rates("hmm_process_device_exclusive_total", PROCESS, "comm, pod"), "{{comm}} {{pod}} made"),
                     Query(
                         rates("hmm_process_device_exclusive_restores_total", PROCESS, "comm, pod"),
@@ -229,7 +219,7 @@ BOARD = Board(
                 time_series(
                     "Faults on huge pages of a device",
                     "Faults handled by do_huge_pmd_device_private (6.19 and newer).",
-                    "cps",
+                    a_second("faults"),
                     Query(rates("hmm_process_huge_faults_total", PROCESS, "comm, pod"), "{{comm}} {{pod}}"),
                     width=8,
                 ),
@@ -237,7 +227,7 @@ BOARD = Board(
                     "Mirrored ranges",
                     "mmu_interval_notifier_insert and _remove: buffers registered and given back. Much of both is a"
                     " registration for each transfer.",
-                    "cps",
+                    a_second("ranges"),
                     Query(
                         rates("hmm_process_interval_notifier_inserts_total", PROCESS, "comm, pod"),
                         "{{comm}} {{pod}} insert",

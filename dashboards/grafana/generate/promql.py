@@ -16,6 +16,8 @@ EXPORTER = f"{JOB}, {NODE}"
 
 TO_DEVICE, TO_HOST = 'direction=~".+_to_device"', 'direction=~".+_to_host"'
 EVICTED = 'direction="device_to_host", trigger="kthread"'
+#: nouveau and test_hmm empty a device by ranges when it goes. The same is in deploy/prometheus/recording.yaml.
+NOT_TEARDOWN = 'device!~"(nouveau_dmem|hmm_dmirror)-.+"'
 
 PER_NODE = "cluster, node"
 PER_PROCESS = "cluster, node, namespace, pod, slurm_job, comm"
@@ -61,6 +63,15 @@ def buckets(metric: str, selected: str) -> str:
     return total(increase(f"{metric}_bucket", selected), "le")
 
 
+def not_zero(vector: str) -> str:
+    return f"{vector} > 0"
+
+
+def or_zero(vector: str) -> str:
+    """Of a ratio, in a panel of one figure: the newest that there is would stay long after its cause has ended."""
+    return f"{vector} or 0 * count(hmm_exporter_build_info{{{NODE}}})"
+
+
 def top(number: int, vector: str) -> str:
     return f"topk({number}, {vector})"
 
@@ -91,6 +102,11 @@ def worst(vector: str, by: str = "") -> str:
     return f"max by ({by}) ({vector})" if by else f"max({vector})"
 
 
+def exporters_down(selected: str) -> str:
+    """0 needs a target: with none at all it is 1, as in the alert."""
+    return f"sum(up{{{selected}}} == bool 0) or absent(up{{{selected}}})"
+
+
 def ebusy_ratio(selected: str, by: str = "", window: str = POINT) -> str:
     """One meaning on every kernel: a lock that was dropped (7.3 and newer) is progress, not a lost race."""
     return ratio(
@@ -112,7 +128,7 @@ def unmoved_share(selected: str) -> str:
 
 def evicted(selected: str, by: str = "") -> str:
     """xe and nvidia-uvm evict by device range, amdgpu by a worker's migrations."""
-    ranges = rate("hmm_device_range_moved_bytes_total", selected)
+    ranges = rate("hmm_device_range_moved_bytes_total", f"{selected}, {NOT_TEARDOWN}")
     return total(
         f"{ranges} or {rate('hmm_migration_moved_bytes_total', f'{selected}, {EVICTED}')}",
         by,

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Panels that more than one dashboard has at its top: one figure, whichever of them is open."""
+
+from __future__ import annotations
+
+from dashboards.grafana.generate.panels import Panel, Query, single
+from dashboards.grafana.generate.promql import EXPORTER, exporters_down, or_zero, rates, thrashing, worst
+
+
+def thrash_ratio(selected: str) -> Panel:
+    return single(
+        "Worst thrash ratio",
+        "Bytes that CPU faults brought back within thrash_window (10 s) of their arrival on a device, over bytes that"
+        " migrations copied to devices (migrate_vma_pages), of the process where that is most (of those of which"
+        " 64 KiB a second come back, at least). Near 0 is good; 0.5 means that half of what is sent is sent in vain. It"
+        " can exceed 1: pages made on the device (zero-filled) are not in the denominator. The alert HmmThrashing asks"
+        " for more than red does: 4 MiB a second back from one device, for 15 minutes.",
+        "percentunit",
+        Query(or_zero(worst(thrashing(selected)))),
+        bad=0.5,
+        nothing="none",
+    )
+
+
+def threads_waiting(selected: str) -> Panel:
+    return single(
+        "Threads waiting for memory",
+        "Seconds a second that CPU faults spent from migrate_vma_setup to migrate_vma_finalize, which is how many"
+        " threads are stalled on average. A lower bound: the fault begins before and ends after. Near 0 is good.",
+        "count:threads",
+        Query(rates("hmm_process_fault_stall_seconds_total", selected)),
+        bad=1,
+    )
+
+
+def exporters() -> Panel:
+    return single(
+        "Exporters down",
+        "Targets of the job hmm-exporter that Prometheus does not reach: nodes of which nothing is known. 1, too, where"
+        " there is no such target at all.",
+        "short",
+        Query(exporters_down(EXPORTER)),
+        bad=1,
+    )
