@@ -150,8 +150,9 @@ def single(lines: Sequence[Line], unit: str, colour: Callable[[float], str], wid
         left, newest = number * column, line.points[-1][1]
         ink = colour(newest)
         parts.append(_text(left + column / 2, 18, line.name, "middle"))
-        size = 30 if len(lines) == 1 else 17
-        parts.append(_text(left + column / 2, height * 0.44 + 8, with_unit(newest, unit), "middle", size, ink))
+        words = with_unit(newest, unit)
+        size = min(30 if len(lines) == 1 else 17, round(column / (0.65 * len(words))))
+        parts.append(_text(left + column / 2, height * 0.44 + 8, words, "middle", size, ink))
         parts.append(_spark(line.points, ink, left, column - 4, height))
     return _svg(parts, width, height)
 

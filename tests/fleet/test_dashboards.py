@@ -255,6 +255,12 @@ def test_one_figure_for_thrash_whichever_dashboard_is_open(fleet: Fleet) -> None
         asked[uid] = answer.value
     assert asked["hmm-fleet"] > 0.5, asked
     assert set(asked.values()) == {asked["hmm-fleet"]}, asked
+    (table,) = (panel for panel in panels(DASHBOARDS["hmm-fleet"]) if panel.title == "Nodes")
+    chosen = everything_chosen(DASHBOARDS["hmm-fleet"], "1m", "1m")
+    table_answer = fleet.servers["sid"].query(filled_in(table.targets[0]["expr"], chosen), at=fleet.ended)
+    by_node = {series.labels["node"]: series.value for series in table_answer}
+    assert by_node[FIRST] == asked["hmm-fleet"]
+    assert SECOND in by_node, "blank, where nothing thrashes"
 
 
 def test_teardown_is_not_eviction_in_rules_as_in_dashboards() -> None:

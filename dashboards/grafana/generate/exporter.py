@@ -58,7 +58,7 @@ BOARD = Board(
             ),
             Query(
                 total(increase("hmm_exporter_label_overflow_events_total", f'{NODE}, map="arrival"', SHOWN)),
-                "arrivals not followed",
+                "not followed",
             ),
             bad=1,
         ),

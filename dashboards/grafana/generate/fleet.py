@@ -102,12 +102,12 @@ BOARD = Board(
                     " may be too low.",
                     ("cluster", "node"),
                     Query(
-                        worst(thrashing(NODE), PER_NODE),
+                        or_zero(worst(thrashing(NODE), PER_NODE), PER_NODE),
                         "worst thrash ratio",
                         "percentunit",
                     ),
                     Query(rates("hmm_process_fault_stall_seconds_total", NODE, PER_NODE, SHOWN), "threads waiting"),
-                    Query(ebusy_ratio(NODE, PER_NODE, SHOWN), "EBUSY ratio", "percentunit"),
+                    Query(or_zero(ebusy_ratio(NODE, PER_NODE, SHOWN), PER_NODE), "EBUSY ratio", "percentunit"),
                     Query(rates("hmm_migration_moved_bytes_total", _TO_DEVICE, PER_NODE, SHOWN), "to device", "binBps"),
                     Query(rates("hmm_migration_moved_bytes_total", _TO_HOST, PER_NODE, SHOWN), "to host", "binBps"),
                     Query(total(f"hmm_exporter_probe_attached{{{NODE}}} == bool 0", PER_NODE), "detached"),
@@ -152,7 +152,7 @@ BOARD = Board(
                     "Threads waiting for memory, by process",
                     "Seconds a second that a process's CPU faults spent in migrations (the ten with most): threads"
                     " stalled on average. This is what thrashing costs the job.",
-                    "count:threads",
+                    "short",
                     Query(
                         top(10, rates("hmm_process_fault_stall_seconds_total", NODE, PER_PROCESS)),
                         "{{comm}} {{namespace}} {{pod}} {{slurm_job}} {{node}}",

@@ -58,7 +58,7 @@ THRASH = (
     time_series(
         "Threads waiting for memory, by process",
         "Seconds a second that the process's CPU faults spent in migrations; the ten with most.",
-        "count:threads",
+        "short",
         Query(
             top(10, rates("hmm_process_fault_stall_seconds_total", NODE, PER_PROCESS)),
             "{{comm}} {{namespace}} {{pod}} {{slurm_job}}",

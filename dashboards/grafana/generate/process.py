@@ -122,7 +122,7 @@ BOARD = Board(
                     "hmm_process_fault_stall_seconds_total",
                     "Threads waiting",
                     "Seconds a second that CPU faults spent in migrations: the process's threads that were stalled.",
-                    "count:threads",
+                    "short",
                 ),
                 time_series(
                     "Moved by direction",

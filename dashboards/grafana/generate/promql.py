@@ -67,9 +67,10 @@ def not_zero(vector: str) -> str:
     return f"{vector} > 0"
 
 
-def or_zero(vector: str) -> str:
-    """Of a ratio, in a panel of one figure: the newest that there is would stay long after its cause has ended."""
-    return f"{vector} or 0 * count(hmm_exporter_build_info{{{NODE}}})"
+def or_zero(vector: str, by: str = "") -> str:
+    """Of a ratio, where one figure is shown: the newest that there is would stay long after its cause has ended."""
+    count = f"count by ({by})" if by else "count"
+    return f"{vector} or 0 * {count} (hmm_exporter_build_info{{{NODE}}})"
 
 
 def top(number: int, vector: str) -> str:
