@@ -187,8 +187,8 @@ class Maps:
     # 1,100 bytes: 1,048,576 are 1.1 GiB, for a machine with that many threads at it.
     threads: int = field(default=8192, metadata=_rule("threads inside a migration at a time", low=64, high=1048576))
     # Of 2 MiB each: 128 GiB. Half of that is kept for an hour, more for less long (metrics.idle); what finds no
-    # room is counted as overflow, and has no residency. One takes some 180 bytes, in two maps; a million are
-    # looked through in half a second, every 15 seconds.
+    # room is counted as overflow, and has no residency. One takes some 180 bytes, in two maps; a million
+    # take a third of a second of CPU to look through, every 15 seconds, and two when half of them are forgotten.
     arrivals: int = field(
         default=65536, metadata=_rule("regions on devices whose arrival is remembered", low=1024, high=1048576)
     )

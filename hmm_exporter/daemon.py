@@ -96,12 +96,12 @@ def run(config: Config) -> int:
         pause = min(SWEEP_SECONDS, manager.watchdog / 2 or SWEEP_SECONDS)
         while True:
             time.sleep(pause)
-            _sweep(scrape)
-            # Whoever is told to live has just read all maps, which takes the lock of a scrape, and is listened to.
-            if server.alive(patience=pause / 2):
-                manager.alive()
-            else:
+            # Whoever is said to live has just read all maps, which takes the lock of a scrape, and is listened to.
+            swept, answered = _sweep(scrape), server.alive(patience=pause / 2)
+            if not answered:
                 _log.error("the thread that accepts connections does not answer")
+            if swept and answered:
+                manager.alive()
     except _Stop:
         _log.info("stopping")
         manager.stopping()
@@ -183,12 +183,15 @@ def _summary(outcomes: Sequence[Outcome]) -> str:
     return f"{sum(outcome.state == ATTACHED for outcome in wanted)} of {len(wanted)} probes attached"
 
 
-def _sweep(scrape: Scrape) -> None:
+def _sweep(scrape: Scrape) -> bool:
+    """Whether it was possible."""
     try:
         scrape.sweep()
     except OSError as error:
         # Rows then stay longer; the figures are right all the same, and the next sweep may succeed.
         _log.error("cannot end idle rows", reason=error.strerror)
+        return False
+    return True
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

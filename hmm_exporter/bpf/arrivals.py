@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two maps of regions that arrived on a device (``program/arrival.c``): counted by age, thinned out.
 
-They may have a million entries: neither call keeps more than a part of them, and one pass takes 0.2 s then. Which age
-is too old is ``metrics.idle``'s to say. Times are CLOCK_MONOTONIC, ns.
+They may have a million entries: neither call keeps more than a part of them in memory. Which age is too old is
+``metrics.idle``'s to say. Times are CLOCK_MONOTONIC, ns.
 """
 
 from __future__ import annotations

@@ -60,9 +60,10 @@ class Collector:
 
     def forget_ended(self, rows: Rows) -> None:
         """Let go of what has ended, but for label sets that these rows have: also when nobody scrapes."""
-        for selected, sums in zip(self._selected, self._ended):
-            there = {self._booked(selected, labels) for labels, _ in _labelled(selected, rows)} if sums else ()
-            _keep(selected, sums, there)
+        for at, (selected, sums) in enumerate(zip(self._selected, self._ended)):
+            if sums:
+                there = {self._booked(selected, labels) for labels, _ in _labelled(selected, rows)}
+                self._ended[at] = _keep(selected, sums, there)
 
     def _booked(self, selected: Selected, labels: LabelValues) -> LabelValues:
         return self._booked_as.get((selected.metric.name, labels), labels)
@@ -96,17 +97,20 @@ class Collector:
             fits = self.series + selected.series <= self.series_limit
             book(at, labels, known or (labels if fits else selected.as_other(labels)), words)
         for at, selected in enumerate(self._selected):
-            _keep(selected, self._ended[at], sums[at])
+            # What ended before its label set was shown is where that is now.
+            ended: Sums = {}
+            for labels, words in self._ended[at].items():
+                _add(ended, booked_as.get((selected.metric.name, labels), labels), words)
+            self._ended[at] = _keep(selected, ended, sums[at])
             for labels, words in self._ended[at].items():
                 book(at, labels, labels, words)
         self._booked_as = booked_as
         return [_family(selected, mine) for selected, mine in zip(self._selected, sums)]
 
 
-def _keep(selected: Selected, ended: Sums, there: Container[LabelValues]) -> None:
-    """Drops what ended and is nobody's any more; `other` is always somebody's."""
-    for labels in [each for each in ended if each not in there and each != selected.as_other(each)]:
-        del ended[labels]
+def _keep(selected: Selected, ended: Sums, there: Container[LabelValues]) -> Sums:
+    """Without what ended and is nobody's any more; `other` is always somebody's."""
+    return {each: words for each, words in ended.items() if each in there or each == selected.as_other(each)}
 
 
 def _add(sums: Sums, labels: LabelValues, words: list[int]) -> None:

@@ -25,8 +25,8 @@ THREAD_SECONDS = 600.0
 
 ARRIVAL_SECONDS = 3600.0
 """Memory that has been on a device for so long does not thrash; its address space may be gone."""
-_MOST_FORGOTTEN = 1 << 17
-"""Arrivals in one sweep: half a second of CPU. The others are forgotten in the next ones."""
+_SOON_FORGOTTEN = 1 << 17
+"""So many arrivals take half a second of CPU."""
 
 OVER_SECONDS = 300.0
 """A process whose cgroup is gone counts no more; by then its last counts have been scraped, however seldom that is."""
@@ -77,7 +77,7 @@ class Idle:
         clock: Callable[[], float],
         is_over: Callable[[Table, int | bytes], bool] = lambda admission, value: False,
         ended: Callable[[Table, Row], None] = lambda table, row: None,
-        thrash_window: float = 0.0,
+        thrash_window: float = 10.0,
     ) -> None:
         """``ttl`` in seconds, 0 for never; ``clock`` is CLOCK_MONOTONIC in seconds.
 
@@ -120,7 +120,9 @@ class Idle:
         before, remain = next(
             (each for each in zip(times[1:], remaining) if each[1] <= half), (times[-1], remaining[-1])
         )
-        forgotten = arrivals.forget(self._maps.fds, before, _MOST_FORGOTTEN) if remain < total else 0
+        # The others are forgotten in the next sweeps: half a million take two seconds of CPU.
+        most = max(half, _SOON_FORGOTTEN)
+        forgotten = arrivals.forget(self._maps.fds, before, most) if remain < total else 0
         self.arrivals = total - forgotten
 
     def sweep_rows(self, rows: Mapping[Table, Sequence[Row]]) -> Mapping[Table, Sequence[int | bytes]]:

@@ -89,7 +89,6 @@ class Scrape:
         """End idle rows and lost threads. To be called now and then, also when nobody scrapes."""
         if not (self._maps and self._idle):
             return
-        self._idle.sweep_arrivals()  # with many of them it takes a second, and no scrape has to wait for that
         with self._lock:
             self._attachments.learn_devices(self._page_size)
             self._idle.sweep_threads(self._maps.read_threads())
@@ -102,6 +101,7 @@ class Scrape:
             )
             if any(ended.values()):
                 self._collector.forget_ended(self._read(self._maps))
+        self._idle.sweep_arrivals()  # with many of them it takes seconds, and no scrape has to wait for that
 
     def _families(self, maps: MapSet, idle: Idle) -> list[Family]:
         self._attachments.learn_devices(self._page_size)

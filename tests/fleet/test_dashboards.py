@@ -16,6 +16,7 @@ from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from dashboards.grafana.generate.promql import ATTEMPTS, RETURNED, or_zero
 from hmm_exporter.kernel.iomem import PRIVATE_NAMES
 from tests.fleet.dashboards import (
     FOLDER,
@@ -244,6 +245,25 @@ def test_exporters_that_are_down_are_counted_and_none_at_all_is_one(fleet: Fleet
         FIRST: [0],
         "no-such-node": [1],
     }
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_exporters_that_are_down_are_one_series_also_before_the_first_scrape(fleet: Fleet, release: str) -> None:
+    """A stat shows the newest figure of each series, and would go on showing that of one that has ended."""
+    (panel,) = (panel for panel in panels(DASHBOARDS["hmm-fleet"]) if panel.title == "Exporters down")
+    expression = filled_in(panel.targets[0]["expr"], everything_chosen(DASHBOARDS["hmm-fleet"], "1m", "1m"))
+    drawn = fleet.servers[release].query_range(expression, fleet.ended - 1800, fleet.ended, 30)
+    assert len(drawn) == 1
+
+
+@pytest.mark.parametrize("figure", ["returned", "attempts"])
+def test_what_cannot_be_measured_is_not_zero(fleet: Fleet, figure: str) -> None:
+    """An exporter is there, and the metric is not: under hardened.conf, or where a probe is denied."""
+    metric = {"returned": RETURNED, "attempts": ATTEMPTS}[figure]
+    expression = or_zero("vector(0) > 0", metric, selected='node="no-such-node"')
+    assert fleet.servers["sid"].query(expression) == []
+    seen = or_zero("vector(0) > 0", metric, selected=f'node="{FIRST}"')
+    assert [series.value for series in fleet.servers["sid"].query(seen)] == [0]
 
 
 def test_one_figure_for_thrash_whichever_dashboard_is_open(fleet: Fleet) -> None:

@@ -49,7 +49,7 @@ BOARD = Board(
         single(
             "Events without a row",
             "Events whose labels found no row of their own and were booked as other, over the time that is shown:"
-            " totals stay exact, names are lost. And regions that arrived on a device and are not followed: thrash and"
+            " totals stay exact, names are lost. And arrivals on a device that are not followed: thrash and"
             " residency are too low. The map below says which limit to raise.",
             "short",
             Query(

@@ -18,10 +18,12 @@ from dashboards.grafana.generate.panels import (
     time_series,
 )
 from dashboards.grafana.generate.promql import (
+    ATTEMPTS,
     NODE,
     OWNER,
     PER_NODE,
     PER_PROCESS,
+    RETURNED,
     SHOWN,
     TO_DEVICE,
     TO_HOST,
@@ -70,7 +72,7 @@ BOARD = Board(
             " What Linux 7.3 calls a dropped lock is progress and left out. A few percent are usual; a driver that"
             " loses every other race does its work twice.",
             "percentunit",
-            Query(or_zero(ebusy_ratio(NODE))),
+            Query(or_zero(ebusy_ratio(NODE), ATTEMPTS)),
             bad=0.5,
         ),
         single(
@@ -102,12 +104,14 @@ BOARD = Board(
                     " may be too low.",
                     ("cluster", "node"),
                     Query(
-                        or_zero(worst(thrashing(NODE), PER_NODE), PER_NODE),
+                        or_zero(worst(thrashing(NODE), PER_NODE), RETURNED, PER_NODE),
                         "worst thrash ratio",
                         "percentunit",
                     ),
                     Query(rates("hmm_process_fault_stall_seconds_total", NODE, PER_NODE, SHOWN), "threads waiting"),
-                    Query(or_zero(ebusy_ratio(NODE, PER_NODE, SHOWN), PER_NODE), "EBUSY ratio", "percentunit"),
+                    Query(
+                        or_zero(ebusy_ratio(NODE, PER_NODE, SHOWN), ATTEMPTS, PER_NODE), "EBUSY ratio", "percentunit"
+                    ),
                     Query(rates("hmm_migration_moved_bytes_total", _TO_DEVICE, PER_NODE, SHOWN), "to device", "binBps"),
                     Query(rates("hmm_migration_moved_bytes_total", _TO_HOST, PER_NODE, SHOWN), "to host", "binBps"),
                     Query(total(f"hmm_exporter_probe_attached{{{NODE}}} == bool 0", PER_NODE), "detached"),

@@ -7,6 +7,7 @@ from dashboards.grafana.generate import node_migrations, node_mirrors, summary
 from dashboards.grafana.generate.board import Board, Row
 from dashboards.grafana.generate.panels import Query, single
 from dashboards.grafana.generate.promql import (
+    ATTEMPTS,
     NODE,
     OWNER,
     TO_DEVICE,
@@ -37,7 +38,7 @@ _SUMMARY = (
         "Walks that ended in EBUSY because the range was invalidated meanwhile, over all walks. A few percent are"
         " usual.",
         "percentunit",
-        Query(or_zero(ebusy_ratio(NODE))),
+        Query(or_zero(ebusy_ratio(NODE), ATTEMPTS)),
         bad=0.5,
     ),
     single(

@@ -69,7 +69,9 @@ BOARD = Board(
                     ratio(
                         rates("hmm_process_range_fault_failures_total", PROCESS),
                         rates("hmm_process_range_faults_total", PROCESS),
-                    )
+                    ),
+                    "hmm_process_range_faults_total",
+                    selected=PROCESS,
                 )
             ),
             bad=0.5,

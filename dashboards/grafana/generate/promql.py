@@ -67,10 +67,17 @@ def not_zero(vector: str) -> str:
     return f"{vector} > 0"
 
 
-def or_zero(vector: str, by: str = "") -> str:
-    """Of a ratio, where one figure is shown: the newest that there is would stay long after its cause has ended."""
+RETURNED, ATTEMPTS = "hmm_migration_returned_bytes_total", "hmm_range_fault_attempts_total"
+"""There at 0 from the first scrape on, where it is measured at all."""
+
+
+def or_zero(vector: str, measured: str, by: str = "", selected: str = NODE) -> str:
+    """Of a ratio, where one figure is shown: the newest that there is would stay long after its cause has ended.
+
+    Nothing where the metric `measured` is not there: what cannot be seen is not 0.
+    """
     count = f"count by ({by})" if by else "count"
-    return f"{vector} or 0 * {count} (hmm_exporter_build_info{{{NODE}}})"
+    return f"{vector} or 0 * {count} ({measured}{{{selected}}})"
 
 
 def top(number: int, vector: str) -> str:
@@ -80,7 +87,7 @@ def top(number: int, vector: str) -> str:
 def thrash_ratio(selected: str, by: str = "", window: str = POINT) -> str:
     """Brought back by a CPU fault within thrash_window of arrival, over what was copied to a device."""
     return ratio(
-        rates("hmm_migration_returned_bytes_total", selected, by, window),
+        rates(RETURNED, selected, by, window),
         rates("hmm_migration_moved_bytes_total", f"{selected}, {TO_DEVICE}", by, window),
     )
 
@@ -104,15 +111,15 @@ def worst(vector: str, by: str = "") -> str:
 
 
 def exporters_down(selected: str) -> str:
-    """0 needs a target: with none at all it is 1, as in the alert."""
-    return f"sum(up{{{selected}}} == bool 0) or absent(up{{{selected}}})"
+    """0 needs a target: with none at all it is 1, as in the alert. One series at all times, unlike absent()."""
+    return f"sum(up{{{selected}}} == bool 0) or vector(1)"
 
 
 def ebusy_ratio(selected: str, by: str = "", window: str = POINT) -> str:
     """One meaning on every kernel: a lock that was dropped (7.3 and newer) is progress, not a lost race."""
     return ratio(
         rates("hmm_range_fault_ebusy_total", f'{selected}, reason!="lock_dropped"', by, window),
-        rates("hmm_range_fault_attempts_total", selected, by, window),
+        rates(ATTEMPTS, selected, by, window),
     )
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dashboards.grafana.generate.panels import Panel, Query, single
-from dashboards.grafana.generate.promql import EXPORTER, exporters_down, or_zero, rates, thrashing, worst
+from dashboards.grafana.generate.promql import EXPORTER, RETURNED, exporters_down, or_zero, rates, thrashing, worst
 
 
 def thrash_ratio(selected: str) -> Panel:
@@ -16,9 +16,9 @@ def thrash_ratio(selected: str) -> Panel:
         " can exceed 1: pages made on the device (zero-filled) are not in the denominator. The alert HmmThrashing asks"
         " for more than red does: 4 MiB a second back from one device, for 15 minutes.",
         "percentunit",
-        Query(or_zero(worst(thrashing(selected)))),
+        Query(or_zero(worst(thrashing(selected)), RETURNED)),
         bad=0.5,
-        nothing="none",
+        nothing="not measured",
     )
 
 

@@ -420,3 +420,20 @@ def test_what_has_ended_is_let_go_of_also_when_nobody_scrapes(tmp_path: Path) ->
         made.forget_ended(rows_of((tables.PROCESS_MIGRATION, lasting)))
     assert [list(sums) for sums in made._ended if sums] == [[("a",)]]
     assert _stall(made, rows_of((tables.PROCESS_MIGRATION, lasting))) == {"a": 51}
+
+
+def test_what_ended_before_it_was_shown_goes_where_its_label_set_goes(tmp_path: Path) -> None:
+    probes = frozenset({"migrate_vma_finalize"})
+    held_back = 100 - Collector(probes, names_with(tmp_path), 100).series_limit
+    made = Collector(probes, names_with(tmp_path), held_back + 1)
+    shown, young = (
+        row(tables.PROCESS_MIGRATION, (comm(name), HEAP[0], 1), fault_stall_ns=10**9 * seconds)
+        for name, seconds in (("a", 5), ("b", 7))
+    )
+    old = row(tables.PROCESS_MIGRATION, (comm("b"), HEAP[1], 1), fault_stall_ns=100 * 10**9)
+    assert _stall(made, rows_of((tables.PROCESS_MIGRATION, shown))) == {"a": 5}
+    made.end(tables.PROCESS_MIGRATION, old)
+    rows = rows_of((tables.PROCESS_MIGRATION, shown), (tables.PROCESS_MIGRATION, young))
+    made.forget_ended(rows)
+    for _ in range(2):
+        assert _stall(made, rows) == {"a": 5, "other": 107}
