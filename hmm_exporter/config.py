@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NewType
 
 from hmm_exporter.catalog.probes import GROUPS, PROBES
-from hmm_exporter.catalog.values import POD_LABELS
+from hmm_exporter.catalog.values import JOB_LABELS, POD_LABELS
 from hmm_exporter.web import address
 
 Seconds = NewType("Seconds", float)
@@ -286,7 +286,7 @@ class Config:
     @property
     def process_labels(self) -> tuple[str, ...]:
         """Labels of the process tier beside its own: what a cgroup's name says."""
-        return self.kubernetes.labels * self.kubernetes.enabled + ("slurm_job",) * self.slurm.enabled
+        return self.kubernetes.labels * self.kubernetes.enabled + JOB_LABELS * self.slurm.enabled
 
 
 def rules_of(section: type[Any]) -> dict[str, Rule]:

@@ -26,9 +26,12 @@ PHASES = ("setup", "driver_prepare", "commit", "driver_complete", "finalize")
 PTE_ORDERS = 12
 """0 to 10, and one for all above (order 10 is the largest buddy block, MAX_PAGE_ORDER)."""
 
+UNKNOWN = "unknown"
+"""A label's value where a name cannot be found."""
 POD_LABELS = ("namespace", "pod", "container")
 """What Kubernetes' own metrics call them (metrics/cadvisor)."""
-WORKLOAD_LABELS = (*POD_LABELS, "slurm_job")
+JOB_LABELS = ("slurm_job",)
+WORKLOAD_LABELS = POD_LABELS + JOB_LABELS
 """Labels that a process has from its cgroup."""
 
 OTHER_POINTER = 0xFFFF_FFFF_FFFF_FFFF

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from hmm_exporter.catalog import values
 from hmm_exporter.catalog.values import CONSTANTS
 from hmm_exporter.kernel.symbols import Symbol, Symbols
+from hmm_exporter.workload.workloads import UNKNOWN_WORKLOAD, Workload
 
 OTHER = "other"
 NONE = "none"
-UNKNOWN = "unknown"
+UNKNOWN = values.UNKNOWN
 
 # Static owners with a name of their own; of an array the index is appended.
 _STATIC_OWNERS = {
@@ -65,11 +66,11 @@ class Names:
         module_users: Callable[[str], tuple[str, ...]],
         callers: int,
         device: Callable[[int], str] = lambda number: OTHER,
-        workload: Callable[[int], object] | None = None,
+        workload: Callable[[int], Workload] = lambda number: UNKNOWN_WORKLOAD,
     ) -> None:
         """``stack`` gives the return addresses of a stack id, ``module_users`` the modules that use
         one; ``callers`` limits distinct callers; ``device`` names a device's number, empty if there is none;
-        ``workload`` gives what has a cgroup's names as attributes."""
+        ``workload`` gives a cgroup's names."""
         self._symbols = symbols
         self._stack = stack
         self._module_users = module_users
@@ -125,7 +126,8 @@ class Names:
         """What that label says of the cgroup behind a command name."""
         if raw == values.OTHER_COMM:
             return OTHER
-        return str(getattr(self._workload(cgroup(raw)), label)) if self._workload else UNKNOWN
+        name: str = getattr(self._workload(cgroup(raw)), label)
+        return name
 
     def caller(self, stack: int) -> str:
         return self._callers.get(stack, UNKNOWN)

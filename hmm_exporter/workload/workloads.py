@@ -11,13 +11,12 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hmm_exporter.catalog.values import UNKNOWN
 from hmm_exporter.config import Config
 from hmm_exporter.workload import container_logs
 from hmm_exporter.workload.cgroups import Cgroups
 from hmm_exporter.workload.container_logs import Pod
 from hmm_exporter.workload.placement import placement
-
-UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Workload:
     """Of the cgroup, below the root of the hierarchy; empty if it was not found."""
 
 
-_UNKNOWN = Workload(UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN)
+UNKNOWN_WORKLOAD = Workload(UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN)
 _UNKNOWN_POD = Workload(UNKNOWN, UNKNOWN, UNKNOWN)
 
 
@@ -63,10 +62,10 @@ class Workloads:
         paths = {} if self._cgroups.problem else self._cgroups.paths(new)
         pods = container_logs.pods(self._logs) if self._config.kubernetes.enabled else {}
         for number in new:
-            self._known[number] = _workload(paths[number], pods) if number in paths else _UNKNOWN
+            self._known[number] = _workload(paths[number], pods) if number in paths else UNKNOWN_WORKLOAD
 
     def of(self, number: int) -> Workload:
-        return self._known.get(number, _UNKNOWN)
+        return self._known.get(number, UNKNOWN_WORKLOAD)
 
     def is_over(self, number: int) -> bool:
         """Whether that cgroup, which has rows, is no more: nothing can count in it again."""

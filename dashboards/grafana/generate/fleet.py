@@ -25,8 +25,7 @@ from dashboards.grafana.generate.promql import (
     PER_PROCESS,
     RETURNED,
     SHOWN,
-    TO_DEVICE,
-    TO_HOST,
+    WHO_AND_WHERE,
     buckets,
     ebusy_ratio,
     increase,
@@ -55,8 +54,6 @@ ROW_TO_POD = Link("process detail", "hmm-process", of_row("node", "namespace", "
 
 _RETURNED = rates("hmm_process_returned_bytes_total", NODE, PER_PROCESS, SHOWN)
 _WORST = top(15, _RETURNED)
-_TO_DEVICE = f"{OWNER}, {TO_DEVICE}"
-_TO_HOST = f"{OWNER}, {TO_HOST}"
 
 BOARD = Board(
     uid="hmm-fleet",
@@ -66,22 +63,8 @@ BOARD = Board(
     summary=(
         summary.thrash_ratio(NODE),
         summary.threads_waiting(NODE),
-        single(
-            "EBUSY ratio",
-            "Walks of hmm_range_fault that ended in EBUSY because the range was invalidated meanwhile, over all walks."
-            " What Linux 7.3 calls a dropped lock is progress and left out. A few percent are usual; a driver that"
-            " loses every other race does its work twice.",
-            "percentunit",
-            Query(or_zero(ebusy_ratio(NODE), ATTEMPTS)),
-            bad=0.5,
-        ),
-        single(
-            "Migration bandwidth",
-            "Bytes copied by migrate_vma_pages, by direction. Neither good nor bad by itself: compare with the link's.",
-            "binBps",
-            Query(rates("hmm_migration_moved_bytes_total", _TO_DEVICE), "to device"),
-            Query(rates("hmm_migration_moved_bytes_total", _TO_HOST), "to host"),
-        ),
+        summary.ebusy_ratio(),
+        summary.bandwidth(),
         single(
             "Failures",
             "Calls a second of migrate_vma_setup and hmm_range_fault that returned an error other than EBUSY. 0 is"
@@ -112,8 +95,14 @@ BOARD = Board(
                     Query(
                         or_zero(ebusy_ratio(NODE, PER_NODE, SHOWN), ATTEMPTS, PER_NODE), "EBUSY ratio", "percentunit"
                     ),
-                    Query(rates("hmm_migration_moved_bytes_total", _TO_DEVICE, PER_NODE, SHOWN), "to device", "binBps"),
-                    Query(rates("hmm_migration_moved_bytes_total", _TO_HOST, PER_NODE, SHOWN), "to host", "binBps"),
+                    Query(
+                        rates("hmm_migration_moved_bytes_total", summary.TO_DEVICE, PER_NODE, SHOWN),
+                        "to device",
+                        "binBps",
+                    ),
+                    Query(
+                        rates("hmm_migration_moved_bytes_total", summary.TO_HOST, PER_NODE, SHOWN), "to host", "binBps"
+                    ),
                     Query(total(f"hmm_exporter_probe_attached{{{NODE}}} == bool 0", PER_NODE), "detached"),
                     Query(total(increase("hmm_exporter_probe_missed_total", NODE, SHOWN), PER_NODE), "missed"),
                     links={"node": ROW_TO_NODE, "detached": ROW_TO_EXPORTER, "missed": ROW_TO_EXPORTER},
@@ -148,7 +137,7 @@ BOARD = Board(
                     "percentunit",
                     Query(
                         top(10, thrashing(NODE)),
-                        "{{comm}} {{namespace}} {{pod}} {{slurm_job}} {{node}}",
+                        WHO_AND_WHERE,
                     ),
                     link=TO_NODE,
                 ),
@@ -159,7 +148,7 @@ BOARD = Board(
                     "short",
                     Query(
                         top(10, rates("hmm_process_fault_stall_seconds_total", NODE, PER_PROCESS)),
-                        "{{comm}} {{namespace}} {{pod}} {{slurm_job}} {{node}}",
+                        WHO_AND_WHERE,
                     ),
                     link=TO_NODE,
                 ),

@@ -7,20 +7,11 @@ from dashboards.grafana.generate import node_migrations, node_mirrors, summary
 from dashboards.grafana.generate.board import Board, Row
 from dashboards.grafana.generate.panels import Query, single
 from dashboards.grafana.generate.promql import (
-    ATTEMPTS,
     NODE,
     OWNER,
-    TO_DEVICE,
-    TO_HOST,
-    ebusy_ratio,
-    or_zero,
     quantile,
-    rates,
     total,
 )
-
-_TO_DEVICE = f"{OWNER}, {TO_DEVICE}"
-_TO_HOST = f"{OWNER}, {TO_HOST}"
 
 _SUMMARY = (
     summary.thrash_ratio(NODE),
@@ -33,21 +24,8 @@ _SUMMARY = (
         Query(quantile(0.99, "hmm_migration_duration_seconds", f'{OWNER}, class="fault_back"')),
         bad=0.0625,
     ),
-    single(
-        "EBUSY ratio",
-        "Walks that ended in EBUSY because the range was invalidated meanwhile, over all walks. A few percent are"
-        " usual.",
-        "percentunit",
-        Query(or_zero(ebusy_ratio(NODE), ATTEMPTS)),
-        bad=0.5,
-    ),
-    single(
-        "Migration bandwidth",
-        "Bytes copied by migrate_vma_pages, by direction.",
-        "binBps",
-        Query(rates("hmm_migration_moved_bytes_total", _TO_DEVICE), "to device"),
-        Query(rates("hmm_migration_moved_bytes_total", _TO_HOST), "to host"),
-    ),
+    summary.ebusy_ratio(),
+    summary.bandwidth(),
     single(
         "Migrations in flight",
         "Threads between migrate_vma_setup's entry and migrate_vma_finalize's return at the moment of the scrape. As"

@@ -8,6 +8,7 @@ from dashboards.grafana.generate.promql import (
     NODE,
     OWNER,
     PER_PROCESS,
+    WHO,
     buckets,
     evicted,
     not_zero,
@@ -51,7 +52,7 @@ THRASH = (
         "binBps",
         Query(
             top(10, rates("hmm_process_returned_bytes_total", NODE, PER_PROCESS)),
-            "{{comm}} {{namespace}} {{pod}} {{slurm_job}}",
+            WHO,
         ),
         link=TO_PROCESS,
     ),
@@ -61,7 +62,7 @@ THRASH = (
         "short",
         Query(
             top(10, rates("hmm_process_fault_stall_seconds_total", NODE, PER_PROCESS)),
-            "{{comm}} {{namespace}} {{pod}} {{slurm_job}}",
+            WHO,
         ),
         link=TO_PROCESS,
     ),

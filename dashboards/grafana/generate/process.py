@@ -12,6 +12,7 @@ from dashboards.grafana.generate.promql import (
     SHOWN,
     TO_DEVICE,
     TO_HOST,
+    WHO_AND_WHERE,
     or_zero,
     process_thrash_ratio,
     rates,
@@ -24,7 +25,6 @@ from dashboards.grafana.generate.promql import (
 _OWNED = f'{PROCESS}, pgmap_owner=~"$pgmap_owner"'
 _TO_DEVICE = f"{PROCESS}, {TO_DEVICE}"
 _TO_HOST = f"{PROCESS}, {TO_HOST}"
-_WHO = "{{comm}} {{namespace}} {{pod}} {{slurm_job}} {{node}}"
 _LABELS = ("node", "namespace", "pod", "slurm_job", "comm")
 
 TO_NODE = Link("node detail", "hmm-node", of_row("node"), ("cluster",))
@@ -35,7 +35,7 @@ TO_POD = Link("only this", "hmm-process", of_row("node", "namespace", "pod"), ("
 
 def _worst(metric: str, title: str, description: str, unit: str, selected: str = PROCESS) -> Panel:
     """The ten processes with most of it."""
-    return time_series(title, description, unit, Query(top(10, rates(metric, selected, PER_PROCESS)), _WHO))
+    return time_series(title, description, unit, Query(top(10, rates(metric, selected, PER_PROCESS)), WHO_AND_WHERE))
 
 
 BOARD = Board(
@@ -137,7 +137,7 @@ BOARD = Board(
                     "Thrashed bytes over bytes copied to devices, of the ten with most (of those of which 64 KiB a"
                     " second come back, at least). Near 0 is good.",
                     "percentunit",
-                    Query(top(10, thrashing(PROCESS)), _WHO),
+                    Query(top(10, thrashing(PROCESS)), WHO_AND_WHERE),
                 ),
             ),
         ),

@@ -22,6 +22,10 @@ NOT_TEARDOWN = 'device!~"(nouveau_dmem|hmm_dmirror)-.+"'
 PER_NODE = "cluster, node"
 PER_PROCESS = "cluster, node, namespace, pod, slurm_job, comm"
 
+#: Legends of a process: on one node, and on several.
+WHO = "{{comm}} {{namespace}} {{pod}} {{slurm_job}}"
+WHO_AND_WHERE = f"{WHO} {{{{node}}}}"
+
 #: Grafana's windows: enough scrapes for a rate at each point of a graph; the time that is shown.
 POINT, SHOWN = "$__rate_interval", "$__range"
 

@@ -3,8 +3,23 @@
 
 from __future__ import annotations
 
+from dashboards.grafana.generate import promql
 from dashboards.grafana.generate.panels import Panel, Query, single
-from dashboards.grafana.generate.promql import EXPORTER, RETURNED, exporters_down, or_zero, rates, thrashing, worst
+from dashboards.grafana.generate.promql import (
+    ATTEMPTS,
+    EXPORTER,
+    NODE,
+    OWNER,
+    RETURNED,
+    exporters_down,
+    or_zero,
+    rates,
+    thrashing,
+    worst,
+)
+
+TO_DEVICE = f"{OWNER}, {promql.TO_DEVICE}"
+TO_HOST = f"{OWNER}, {promql.TO_HOST}"
 
 
 def thrash_ratio(selected: str) -> Panel:
@@ -30,6 +45,28 @@ def threads_waiting(selected: str) -> Panel:
         "count:threads",
         Query(rates("hmm_process_fault_stall_seconds_total", selected)),
         bad=1,
+    )
+
+
+def ebusy_ratio() -> Panel:
+    return single(
+        "EBUSY ratio",
+        "Walks of hmm_range_fault that ended in EBUSY because the range was invalidated meanwhile, over all walks."
+        " What Linux 7.3 calls a dropped lock is progress and left out. A few percent are usual; a driver that"
+        " loses every other race does its work twice.",
+        "percentunit",
+        Query(or_zero(promql.ebusy_ratio(NODE), ATTEMPTS)),
+        bad=0.5,
+    )
+
+
+def bandwidth() -> Panel:
+    return single(
+        "Migration bandwidth",
+        "Bytes copied by migrate_vma_pages, by direction. Neither good nor bad by itself: compare with the link's.",
+        "binBps",
+        Query(rates("hmm_migration_moved_bytes_total", TO_DEVICE), "to device"),
+        Query(rates("hmm_migration_moved_bytes_total", TO_HOST), "to host"),
     )
 
 
