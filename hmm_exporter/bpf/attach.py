@@ -8,20 +8,21 @@ preempted. They are skipped while a task on that CPU is in bpf(2) on a map, as o
 so that only a kernel that counts what it skips is asked for them. They are links of the kind
 kprobe-multi where the kernel has it: those lose no return, however many threads sleep in a function.
 
-Entry and exit of one function are always of one kind. Everything hangs on fds: when the process
-ends, however it ends, the kernel takes all of it away.
+Entry and exit of one function are always of one kind.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from hmm_exporter.bpf import code as instructions
 from hmm_exporter.bpf import resource_walk, syscall
-from hmm_exporter.bpf.code import Code, link
+from hmm_exporter.bpf.code import Code
 from hmm_exporter.bpf.compiler import compile_source
-from hmm_exporter.bpf.load import NotAttached, load, why_not_attached
+from hmm_exporter.bpf.link import Program, link, uses_kprobe_multi
+from hmm_exporter.bpf.load import NotAttached, load
 from hmm_exporter.bpf.maps import MapSet
 from hmm_exporter.bpf.plan import ATTACHED, ERROR, Outcome
 from hmm_exporter.bpf.resource_walk import ResourceWalk
@@ -31,20 +32,10 @@ from hmm_exporter.catalog.probes import PROBES
 from hmm_exporter.catalog.values import DEVICE_REGIONS
 from hmm_exporter.config import Config
 from hmm_exporter.kernel.devices import Devices
-from hmm_exporter.kernel.features import Kernel, Pmu
+from hmm_exporter.kernel.features import Kernel
 from hmm_exporter.kernel.iomem import Iomem, regions
 
 _PROBES = {probe.name: probe for probe in PROBES}
-
-
-@dataclass(frozen=True)
-class Program:
-    """A loaded program of a probe."""
-
-    probe: str
-    name: str
-    kind: str
-    fd: int
 
 
 class Attachments:
@@ -61,7 +52,17 @@ class Attachments:
         """Why it is not asked, or was given up; empty if all is well."""
         self.devices = Devices()
         self._ram_end = 0
-        self._links: list[int] = []
+        self._links: list[tuple[Program, int]] = []
+
+    @property
+    def links(self) -> Sequence[tuple[Program, int]]:
+        """Programs that are attached, with the fds of their links, in the order of attaching."""
+        return tuple(self._links)
+
+    @property
+    def probes(self) -> frozenset[str]:
+        """Those with programs, attached or not."""
+        return frozenset(program.probe for program in self.programs)
 
     @property
     def knows_devices(self) -> bool:
@@ -76,9 +77,27 @@ class Attachments:
         asked = self.resources.problem if self.resources else ""
         return self.resources_problem or asked or "the kernel tells no RAM among its physical ranges"
 
-    def keep(self, programs: list[Program], links: list[int]) -> None:
-        self.programs += programs
-        self._links += links
+    def keep(self, program: Program, link: int) -> None:
+        """Own that program, which may be there already, and its link."""
+        if program not in self.programs:
+            self.programs.append(program)
+        self._links.append((program, link))
+
+    def detach(self, probes: Container[str], entries_only: bool = False) -> None:
+        """Close these probes' links, newest first: entries before the returns that they pair with.
+
+        ``entries_only``: to let calls that are under way return first.
+        """
+        for program, fd in reversed(self._links[:]):
+            if program.probe in probes and (program.is_entry or not entries_only):
+                os.close(fd)
+                self._links.remove((program, fd))
+
+    def forget(self, probe: str) -> None:
+        """Let go of its programs, which are not attached."""
+        for program in [each for each in self.programs if each.probe == probe]:
+            os.close(program.fd)
+            self.programs.remove(program)
 
     def learn_devices(self, page_size: int) -> None:
         """Tell the programs whose page frames are whose now: devices come and go with their drivers."""
@@ -92,13 +111,10 @@ class Attachments:
             self._ram_end = found.ram_end
 
     def close(self) -> None:
-        """Detach, newest first: entries before the returns that they pair with."""
-        for fd in reversed(self._links):
-            os.close(fd)
-        for program in self.programs:
-            os.close(program.fd)
-        self._links.clear()
-        self.programs.clear()
+        """Detach, and let go of everything."""
+        self.detach(self.probes)
+        for probe in self.probes:
+            self.forget(probe)
         if self.resources:
             self.resources.close()
         if self.maps:
@@ -109,28 +125,33 @@ def attach(kernel: Kernel, config: Config, plan: Plan) -> Attachments:
     """Compile, load and attach all of ``plan``. Raises StartError when nothing can be compiled."""
     attachments = Attachments()
     attachments.resources, attachments.resources_problem = kernel.iomem, kernel.iomem.problem
-    outcomes: dict[str, Outcome] = {}
     try:
-        for build in _builds(kernel, config):
-            waiting = tuple(
-                target
-                for target in plan.targets
-                if target.probe not in outcomes or outcomes[target.probe].state != ATTACHED
-            )
-            # Compiled once is enough of what is no probe's.
-            resources = plan.resources and attachments.maps is None
-            build_plan = replace(plan, targets=waiting, resources=resources)
-            for outcome in _attach_build(kernel, config, build_plan, build, attachments):
-                # What the first kind could not do the second may; if neither can, both reasons count.
-                earlier = outcomes.get(outcome.probe.name)
-                if earlier and outcome.state != ATTACHED:
-                    outcome = replace(outcome, reason=f"{earlier.reason}; {outcome.reason}")
-                outcomes[outcome.probe.name] = outcome
+        attachments.outcomes += attach_more(kernel, config, plan, attachments)
     except BaseException:
         attachments.close()
         raise
-    attachments.outcomes += outcomes.values()
     return attachments
+
+
+def attach_more(kernel: Kernel, config: Config, plan: Plan, attachments: Attachments) -> list[Outcome]:
+    """The same, to the maps that are there already; what became of each. Raises StartError."""
+    outcomes: dict[str, Outcome] = {}
+    for build in _builds(kernel, config):
+        waiting = tuple(
+            target
+            for target in plan.targets
+            if target.probe not in outcomes or outcomes[target.probe].state != ATTACHED
+        )
+        # Compiled once is enough of what is no probe's.
+        resources = plan.resources and attachments.maps is None
+        build_plan = replace(plan, targets=waiting, resources=resources)
+        for outcome in _attach_build(kernel, config, build_plan, build, attachments):
+            # What the first kind could not do the second may; if neither can, both reasons count.
+            earlier = outcomes.get(outcome.probe.name)
+            if earlier and outcome.state != ATTACHED:
+                outcome = replace(outcome, reason=f"{earlier.reason}; {outcome.reason}")
+            outcomes[outcome.probe.name] = outcome
+    return list(outcomes.values())
 
 
 def _builds(kernel: Kernel, config: Config) -> tuple[str, ...]:
@@ -166,12 +187,12 @@ def _attach_build(
     attachments.bcc = compiled.bcc
     if attachments.maps is None:
         attachments.maps = MapSet(config.limits, config.maps, plan.shards, compiled.maps)
-    code = link(compiled, attachments.maps.fds)
+    code = instructions.link(compiled, attachments.maps.fds)
     if plan.resources:
         value_bytes = compiled.maps[resource_walk.MAP].value_bytes
         _load_resource_walk(kernel, code[resource_walk.PROGRAM], value_bytes, attachments)
     attachments.learn_devices(kernel.page_size)
-    attacher = _Attacher(kernel, build, pmu, plan.groups, code)
+    attacher = _Attacher(kernel, build, plan.groups, code)
     failed: set[str] = set()
     # From the last function of a call to the first: nothing is begun whose end is not watched.
     for target in reversed(possible):
@@ -207,7 +228,6 @@ class _Attacher:
 
     kernel: Kernel
     build: str
-    pmu: Pmu | None
     groups: frozenset[str]
     code: Mapping[str, Code]
 
@@ -220,14 +240,15 @@ class _Attacher:
             # The return first, so that no entry waits for one that is not watched.
             for name in reversed(wanted_programs(probe, self.groups)):
                 kind = self._kind(probe, name)
-                programs.append(Program(probe.name, name, kind, self._load(target, name, kind)))
-                links.append(self._link(target, kind, programs[-1].fd))
+                programs.append(Program(probe.name, name, kind, self._load(target, name, kind), target.function))
+                links.append(link(self.kernel, programs[-1]))
         except NotAttached:
             for fd in links + [program.fd for program in programs]:
                 os.close(fd)
             raise
-        attachments.keep(programs, links)
-        return programs[-1].kind.replace("uretprobe", "uprobe")
+        for program, fd in zip(programs, links):
+            attachments.keep(program, fd)
+        return kind_of_probe(programs[-1])
 
     def _kind(self, probe: Probe, program: str) -> str:
         if probe.tracepoint and not self.kernel.simulated:
@@ -247,28 +268,13 @@ class _Attacher:
             function = self.kernel.btf.function(target.function) if self.kernel.btf else None
             attach_type = syscall.TRACE_FENTRY if kind == "fentry" else syscall.TRACE_FEXIT
             return load(syscall.PROG_TRACING, code, target.probe, attach_type, function.type_id if function else 0)
-        return load(syscall.PROG_KPROBE, code, target.probe, syscall.TRACE_KPROBE_MULTI if self._multi else 0)
+        attach_type = syscall.TRACE_KPROBE_MULTI if uses_kprobe_multi(self.kernel, kind) else 0
+        return load(syscall.PROG_KPROBE, code, target.probe, attach_type)
 
-    @property
-    def _multi(self) -> bool:
-        return self.build == "kprobe" and self.kernel.kprobe_multi
 
-    def _link(self, target: Target, kind: str, program: int) -> int:
-        try:
-            if kind == "tracepoint":
-                return syscall.raw_tracepoint_open(program, target.function)
-            if kind in ("fentry", "fexit"):
-                return syscall.raw_tracepoint_open(program)
-            if self._multi:
-                return syscall.kprobe_multi_open(program, target.function, kind == "kretprobe")
-            assert self.pmu  # _attach_build does not come here without
-            where, offset = target.function, 0
-            if self.kernel.simulated:
-                where, offset = self.kernel.simulated.path, self.kernel.simulated.file_offsets[target.function]
-            retprobe_bit = self.pmu.retprobe_bit if kind.endswith("retprobe") else None
-            return syscall.probe_open(self.pmu.type, retprobe_bit, where, offset, program)
-        except OSError as error:
-            raise why_not_attached(error, kind) from None
+def kind_of_probe(program: Program) -> str:
+    """What is said of a probe by the first of its programs."""
+    return program.kind.replace("uretprobe", "uprobe")
 
 
 def wanted_programs(probe: Probe, groups: frozenset[str]) -> tuple[str, ...]:

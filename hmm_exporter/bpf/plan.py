@@ -26,7 +26,8 @@ from hmm_exporter.kernel.btf import Btf
 from hmm_exporter.kernel.features import Kernel
 
 ATTACHED, ABSENT, DISABLED, DENIED, ERROR = "attached", "absent", "disabled", "denied", "error"
-
+SHED = "shed"
+"""Detached by the governor, for what it cost."""
 
 NO_PAGES = "lockdown is confidentiality: what moved cannot be read, calls and times can"
 
@@ -70,12 +71,17 @@ def choose(kernel: Kernel, config: Config, pids: bool = False) -> tuple[Plan, li
     return plan, [choice for choice in choices.values() if isinstance(choice, Outcome)]
 
 
+def why_disabled(probe: Probe, config: Config) -> str:
+    """Empty if the configuration wants it."""
+    if not config.probes.groups[probe.group]:
+        return f"probes.groups.{probe.group} is false"
+    return "named in probes.exclude" if probe.name in config.probes.exclude else ""
+
+
 def _choose(probe: Probe, kernel: Kernel, config: Config) -> Target | Outcome:
     function = probe.functions[0]
-    if not config.probes.groups[probe.group]:
-        return Outcome(probe, function, DISABLED, reason=f"probes.groups.{probe.group} is false")
-    if probe.name in config.probes.exclude:
-        return Outcome(probe, function, DISABLED, reason="named in probes.exclude")
+    if why := why_disabled(probe, config):
+        return Outcome(probe, function, DISABLED, reason=why)
     if kernel.btf is None:
         return Outcome(probe, function, ERROR, reason=kernel.btf_problem)
     if probe.reads_pages and not reads_pages(kernel):

@@ -26,7 +26,13 @@ BPF_F_RDONLY = 1 << 3
 
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE = 0, 1, 2, 3
 _PROG_LOAD, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN, _BTF_LOAD = 5, 10, 17, 18
-_MAP_LOOKUP_AND_DELETE, _MAP_LOOKUP_BATCH, _LINK_CREATE = 21, 24, 28
+_MAP_LOOKUP_AND_DELETE, _MAP_LOOKUP_BATCH, _LINK_CREATE, _ENABLE_STATS = 21, 24, 28, 32
+
+WITHOUT_PRIVILEGE = frozenset(
+    {_MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_LOOKUP_AND_DELETE, _MAP_LOOKUP_BATCH, _PROG_TEST_RUN}
+)
+"""What is asked of bpf(2) while serving, with fds that are there; since 5.19 no capability is wanted for it
+(c8644cd0efe7), whatever kernel.unprivileged_bpf_disabled says."""
 
 _PERF_EVENT_IOC_ENABLE, _PERF_EVENT_IOC_SET_BPF = 0x2400, 0x40042408
 _PERF_FLAG_FD_CLOEXEC = 8
@@ -175,6 +181,11 @@ def prog_test_run(fd: int, context: bytes) -> int:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
     return int(struct.unpack_from("<I", attributes.raw, 4)[0])
+
+
+def enable_statistics() -> int:
+    """Runs of programs, and the time in them, are counted until this fd is closed (5.8; CAP_SYS_ADMIN)."""
+    return _bpf(_ENABLE_STATS, struct.pack("<I", 0))  # BPF_STATS_RUN_TIME
 
 
 def raw_tracepoint_open(prog_fd: int, name: str = "") -> int:

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
 from hmm_exporter import __version__
-from hmm_exporter.bpf.attach import Program
+from hmm_exporter.bpf.link import Program
 from hmm_exporter.bpf.maps import MapSet, Row, Thread
 from hmm_exporter.bpf.plan import ABSENT, ATTACHED, DISABLED, Outcome
 from hmm_exporter.catalog import tables

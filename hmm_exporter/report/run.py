@@ -13,8 +13,9 @@ import sys
 import time
 
 from hmm_exporter import __version__
+from hmm_exporter.bpf.watch import attach_probes, watched_kernel
 from hmm_exporter.config import Config
-from hmm_exporter.daemon import SWEEP_SECONDS, attach_probes, watched_kernel
+from hmm_exporter.daemon import SWEEP_SECONDS
 from hmm_exporter.report.command import Waiter
 from hmm_exporter.report.command_line import Options
 from hmm_exporter.report.document import document

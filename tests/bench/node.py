@@ -19,6 +19,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
+from hmm_exporter import memory
 from hmm_exporter.bpf.attach import Attachments
 from hmm_exporter.bpf.compiler import compile_source
 from hmm_exporter.bpf.maps import KeyValues, MapSet, Row, shards_for
@@ -30,7 +31,7 @@ from hmm_exporter.catalog.probes import PROBES
 from hmm_exporter.catalog.tables import Kind, Table
 from hmm_exporter.catalog.values import Class, DeviceFunction, Failure, Intent, RangeFunction, Trigger
 from hmm_exporter.config import Config, Host, Kubernetes, Limits
-from hmm_exporter.daemon import State, trim_memory
+from hmm_exporter.daemon import State
 from hmm_exporter.kernel.iomem import Iomem
 from hmm_exporter.kernel.simulated import simulated_kernel
 from hmm_exporter.kernel.symbols import Symbols
@@ -177,7 +178,7 @@ def main() -> None:
         scrape.sweep()  # names the pods
     for collector in (scrape, ProcessCollector(registry=None), PlatformCollector(registry=None)):
         registry.register(collector)
-    trim_memory()  # as the daemon does
+    memory.trim()  # as the daemon does
     state.attached(())  # whoever is not ready is not scraped
     server = Server(("127.0.0.1:0",), "/metrics", registry, state)
     server.start()

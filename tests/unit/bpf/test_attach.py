@@ -290,7 +290,7 @@ def test_nothing_is_compiled_where_there_is_nothing_to_attach(tracing: Tracing) 
 def test_closing_detaches_newest_first_and_may_be_done_twice(tracing: Tracing, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel, config = kernels.kernel(), kernels.config(only=("hmm_range_fault",))
     attachments = attach(kernel, config, choose(kernel, config)[0])
-    links = list(attachments._links)
+    links = [fd for _, fd in attachments.links]
     closed: list[int] = []
     close = os.close
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hmm_exporter import __version__
-from hmm_exporter.bpf.attach import Program
+from hmm_exporter.bpf.link import Program
 from hmm_exporter.bpf.maps import MapSet, Row, Thread
 from hmm_exporter.bpf.plan import ABSENT, ATTACHED, DENIED, DISABLED, ERROR, Outcome
 from hmm_exporter.catalog import tables
@@ -281,9 +281,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[int, Runs]:
 
 
 PROGRAMS = [
-    Program(PROBE, "leave_migrate_vma_setup", "kretprobe", 11),
-    Program(PROBE, "enter_migrate_vma_setup", "kprobe", 12),
-    Program("hmm_range_fault", "enter_hmm_range_fault", "fentry", 13),
+    Program(PROBE, "leave_migrate_vma_setup", "kretprobe", 11, PROBE),
+    Program(PROBE, "enter_migrate_vma_setup", "kprobe", 12, PROBE),
+    Program("hmm_range_fault", "enter_hmm_range_fault", "fentry", 13, "hmm_range_fault"),
 ]
 
 
@@ -335,7 +335,7 @@ def test_where_bpf_statistics_are_off_there_are_no_run_metrics(counted: dict[int
 def test_a_return_probe_that_was_skipped_is_missed_once(counted: dict[int, Runs]) -> None:
     """It is among the entries without a return already; on its own, it has no entries."""
     counted |= {11: Runs(0, 0, 5), 14: Runs(0, 0, 5)}
-    alone = Program("hmm_dma_map_pfn", "leave_hmm_dma_map_pfn", "kretprobe", 14)
+    alone = Program("hmm_dma_map_pfn", "leave_hmm_dma_map_pfn", "kretprobe", 14, "hmm_dma_map_pfn")
     with map_set() as (bpf, maps):
         book_calls(bpf, entered=5)
         found = missed(ProbeRuns([*PROGRAMS, alone]), maps, [])

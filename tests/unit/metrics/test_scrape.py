@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmm_exporter.bpf.attach import Attachments, Program
+from hmm_exporter.bpf.attach import Attachments
+from hmm_exporter.bpf.link import Program
 from hmm_exporter.bpf.maps import MapSet
 from hmm_exporter.bpf.plan import ABSENT, ATTACHED, DISABLED, ERROR, Outcome
 from hmm_exporter.catalog import tables, values
@@ -104,7 +105,8 @@ class World:
             state = states.get(probe.name, ATTACHED if on else DISABLED)
             self.attachments.outcomes.append(Outcome(probe, probe.name, state, kind))
             if on and maps:
-                self.attachments.programs.append(Program(probe.name, probe.programs[0], kind, maps.fds["owner_map"]))
+                program = Program(probe.name, probe.programs[0], kind, maps.fds["owner_map"], probe.functions[0])
+                self.attachments.programs.append(program)
         self.scrape = Scrape(self.kernel, self.config, self.attachments, ready_seconds=2.5)
 
     def close(self) -> None:
