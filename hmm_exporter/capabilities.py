@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""This process's capabilities: put into effect at the start, lent to a child, and named where one is missing.
+"""This process's capabilities: put into effect, lent to a child, given up, and named where one is missing.
 
 For containers. To a process that is not root, Kubernetes gives the capabilities of its manifest in the bounding set
 alone. The image's interpreter is a file that permits them (``setcap =p``); to put them into effect is left to the
@@ -19,13 +19,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # include/uapi/linux/capability.h; the last two since 5.8
-CAP_SYS_ADMIN, CAP_SYSLOG, CAP_PERFMON, CAP_BPF = 21, 34, 38, 39
+CAP_SETPCAP, CAP_SYS_ADMIN, CAP_SYSLOG, CAP_PERFMON, CAP_BPF = 8, 21, 34, 38, 39
 
 WANTED = {CAP_BPF: "CAP_BPF", CAP_PERFMON: "CAP_PERFMON", CAP_SYSLOG: "CAP_SYSLOG"}
 """All that is ever used, by name."""
 
 _VERSION_3 = 0x20080522  # _LINUX_CAPABILITY_VERSION_3: sets of 64 bits, in two halves
-_PR_CAP_AMBIENT, _AMBIENT_RAISE, _AMBIENT_LOWER = 47, 2, 3  # include/uapi/linux/prctl.h
+# include/uapi/linux/prctl.h
+_PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 23, 24, 38
+_PR_CAP_AMBIENT, _AMBIENT_RAISE, _AMBIENT_LOWER = 47, 2, 3
 _STATUS = Path("/proc/thread-self/status")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -36,7 +38,8 @@ def put_into_effect() -> None:
     effective, permitted, inheritable = _get()
     wanted = permitted & _bits(*WANTED)
     if wanted & ~effective:
-        _set(effective | wanted, permitted, inheritable)
+        with contextlib.suppress(OSError):  # whoever then needs one says so
+            _set(effective | wanted, permitted, inheritable)
 
 
 @contextlib.contextmanager
@@ -48,7 +51,8 @@ def lent(*capabilities: int) -> Iterator[None]:
     if not lending or os.geteuid() == 0:  # root's children have what root has; and a service may be forbidden capset(2)
         yield
         return
-    _set(effective, permitted, inheritable | _bits(*lending))
+    with contextlib.suppress(OSError):
+        _set(effective, permitted, inheritable | _bits(*lending))
     # Where SECBIT_NO_CAP_AMBIENT_RAISE forbids it, the child goes without, and says what it cannot do.
     raised = [each for each in lending if _ambient(_AMBIENT_RAISE, each)]
     try:
@@ -56,7 +60,29 @@ def lent(*capabilities: int) -> Iterator[None]:
     finally:
         for each in raised:
             _ambient(_AMBIENT_LOWER, each)
-        _set(effective, permitted, inheritable)
+        with contextlib.suppress(OSError):
+            _set(effective, permitted, inheritable)
+
+
+def gain_no_more() -> None:
+    """No program that the calling thread could execute gives it rights. Raises OSError."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def keep_only(*capabilities: int) -> None:
+    """No set of the calling thread has more than these, the bounding set if it has CAP_SETPCAP; without any, none.
+
+    Raises OSError: a seccomp filter may forbid capset(2).
+    """
+    keep = _bits(*capabilities)
+    effective, permitted, inheritable = _get()
+    if effective & _bits(CAP_SETPCAP):
+        for each in range(64):
+            if not keep & _bits(each) and _libc.prctl(_PR_CAPBSET_READ, each, 0, 0, 0) == 1:
+                _prctl(_PR_CAPBSET_DROP, each)
+    # The ambient set has only what is permitted and inheritable, and follows.
+    if (effective | permitted | inheritable) & ~keep:
+        _set(effective & keep, permitted & keep, inheritable & keep)
 
 
 def capable(*capabilities: int, path: Path = _STATUS) -> bool:
@@ -97,10 +123,21 @@ def _get() -> tuple[int, int, int]:
 
 
 def _set(*sets: int) -> None:
-    """In the order of `_get`. The kernel refuses more than is permitted, which no caller here asks for."""
+    """In the order of `_get`. Raises OSError; more than is permitted no caller here asks for."""
     halves = [each & 0xFFFFFFFF for each in sets] + [each >> 32 for each in sets]
-    _libc.capset(struct.pack("<Ii", _VERSION_3, 0), struct.pack("<6I", *halves))
+    if _libc.capset(struct.pack("<Ii", _VERSION_3, 0), struct.pack("<6I", *halves)):
+        raise _error()
 
 
 def _ambient(operation: int, capability: int) -> bool:
     return not _libc.prctl(_PR_CAP_AMBIENT, operation, capability, 0, 0)
+
+
+def _prctl(operation: int, argument: int) -> None:
+    if _libc.prctl(operation, argument, 0, 0, 0):
+        raise _error()
+
+
+def _error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))

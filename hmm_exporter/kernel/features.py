@@ -97,6 +97,15 @@ def release_at_least(major: int, minor: int, release: str = platform.release()) 
     return numbers is not None and (int(numbers[1]), int(numbers[2])) >= (major, minor)
 
 
+def maps_need_privilege(path: Path = Path("/proc/sys/kernel/unprivileged_bpf_disabled")) -> bool:
+    """Whether to read a map takes CAP_BPF, though its fd is there: where bpf(2) is for the privileged, to 5.18."""
+    try:
+        reserved = path.read_text().strip() != "0"
+    except OSError:
+        reserved = True
+    return reserved and not release_at_least(5, 19)
+
+
 def has_device_private(btf: Btf) -> bool:
     """By a function that is built with CONFIG_DEVICE_PRIVATE only (mm/rmap.c; renamed in 6.15)."""
     return bool(btf.function("make_device_exclusive") or btf.function("make_device_exclusive_range"))

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The metric of what the serving process has given up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric as Family
+
+from hmm_exporter.confinement.confine import Part
+
+
+class Confinement:
+    """A collector; what was given up does not come back."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = parts
+
+    def collect(self) -> Iterator[Family]:
+        given_up = GaugeMetricFamily(
+            "hmm_exporter_confined",
+            "Whether the serving process has given this up: capabilities (all of them), no_new_privs (that a program"
+            " gives it rights), landlock (writing files), seccomp (other programs and processes, connections, and"
+            " whatever else serving does not need).",
+            labels=("part",),
+        )
+        for part in self._parts:
+            given_up.add_metric((part.name,), int(not part.problem))
+        yield given_up
