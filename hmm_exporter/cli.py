@@ -36,6 +36,7 @@ _FLAGS = (
     ("--web.listen-address", "web.listen_addresses", "ADDRESS"),
     ("--web.telemetry-path", "web.telemetry_path", "PATH"),
     ("--web.systemd-socket", "web.systemd_socket", ""),
+    ("--web.enable-lifecycle", "web.enable_lifecycle", ""),
     ("--log.level", "log.level", "LEVEL"),
     ("--log.format", "log.format", "FORMAT"),
     ("--simulator", "simulator", "PROGRAM"),
@@ -128,7 +129,7 @@ def _main(argv: Sequence[str] | None) -> int:
             from hmm_exporter.report import run
 
             return run.run(config, report)
-        return daemon.check(config, given.strict) if given.check else daemon.run(config)
+        return daemon.check(config, given.strict) if given.check else daemon.run(config, lambda: _configure(given))
     except StartError as error:
         if for_people:
             _complain(str(error))

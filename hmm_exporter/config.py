@@ -35,6 +35,8 @@ class Rule:
     high: float = 0
     never: bool = False
     """A duration may be 0, too, for never."""
+    live: bool = False
+    """A reload changes it; the others take a restart."""
     choices: tuple[str, ...] = ()
     check: Callable[[str], object] | None = None
     """Raises ValueError for a text that is not allowed."""
@@ -98,6 +100,10 @@ class Web:
         default=False,
         metadata=_rule("listen on the sockets that systemd passes (hmm-exporter.socket), in place of listen_addresses"),
     )
+    enable_lifecycle: bool = field(
+        default=False,
+        metadata=_rule("reload the configuration when POST or PUT /-/reload asks for it, as SIGHUP always does"),
+    )
 
 
 @dataclass(frozen=True)
@@ -106,9 +112,11 @@ class Log:
 
     level: str = field(
         default="info",
-        metadata=_rule("the least that is logged", choices=("debug", "info", "warning", "error")),
+        metadata=_rule("the least that is logged", choices=("debug", "info", "warning", "error"), live=True),
     )
-    format: str = field(default="logfmt", metadata=_rule("how a log line is written", choices=("logfmt", "json")))
+    format: str = field(
+        default="logfmt", metadata=_rule("how a log line is written", choices=("logfmt", "json"), live=True)
+    )
 
 
 @dataclass(frozen=True)
@@ -141,6 +149,7 @@ class Probes:
             choices=tuple(probe.name for probe in PROBES),
             allowed="the name of a probe, as hmm-exporter --check lists them",
             most=len(PROBES),
+            live=True,
         ),
     )
     attach: str = field(
@@ -152,7 +161,7 @@ class Probes:
     )
     groups: Mapping[str, bool] = field(
         default_factory=lambda: {group.name: group.default for group in GROUPS},
-        metadata=_rule("groups of probes to attach", choices=tuple(g.name for g in GROUPS)),
+        metadata=_rule("groups of probes to attach", choices=tuple(g.name for g in GROUPS), live=True),
     )
 
 
@@ -166,16 +175,19 @@ class Limits:
     drivers: int = field(default=16, metadata=_rule("values of driver", low=1, high=256))
     # A row is about 20 series: 4096 of them already exceed what one target should expose.
     processes: int = field(default=64, metadata=_rule("rows of processes", low=1, high=4096))
-    callers: int = field(default=20, metadata=_rule("callers of hmm_range_fault that met EBUSY", low=1, high=256))
+    callers: int = field(
+        default=20, metadata=_rule("callers of hmm_range_fault that met EBUSY", low=1, high=256, live=True)
+    )
     # Below 2000 the series that always exist, with everything on, and a few processes would not
     # fit; 100,000 is Prometheus' own rule of thumb for a target too large.
     series: int = field(
-        default=10000, metadata=_rule("series of HMM metrics in one scrape, a hard ceiling", low=2000, high=100000)
+        default=10000,
+        metadata=_rule("series of HMM metrics in one scrape, a hard ceiling", low=2000, high=100000, live=True),
     )
     # Below a minute, a series would end between two scrapes of a common interval.
     idle_ttl: Seconds = field(
         default=Seconds(3600.0),
-        metadata=_rule("a row idle for this long is removed", low=60, high=30 * 86400, never=True),
+        metadata=_rule("a row idle for this long is removed", low=60, high=30 * 86400, never=True, live=True),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
@@ -75,6 +76,11 @@ def options() -> Iterator[Option]:
             if get_origin(kinds[name]) is tuple:
                 allowed = f"{rule.least} to {rule.most} items, each {allowed}"
             yield Option(prefix + name, getattr(owner, name), rule, allowed)
+
+
+def value_of(config: Config, key: str) -> Any:
+    """What the option *key* (dotted) is."""
+    return functools.reduce(getattr, key.split("."), config)
 
 
 def item_kind(kind: Any) -> Any:

@@ -1,46 +1,69 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The life of the process: configure, learn the kernel, load, attach, serve, stop.
+"""The life of the process: configure, learn the kernel, load, attach, drop, serve, stop.
 
 Top to bottom, as it happens. How each step is done belongs to its own room.
 """
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
-import gc
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from hmm_exporter import __version__, log, systemd
-from hmm_exporter.bpf import lockdown
-from hmm_exporter.bpf.attach import Attachments, attach
-from hmm_exporter.bpf.plan import ATTACHED, DENIED, ERROR, Outcome, choose, reads_cgroups
-from hmm_exporter.catalog.probes import GROUPS, PROBES
+from hmm_exporter import __version__, log, memory, systemd
+from hmm_exporter.bpf.attach import Attachments
+from hmm_exporter.bpf.plan import ATTACHED, DENIED, ERROR, Outcome, reads_cgroups
+from hmm_exporter.bpf.watch import attach_probes, watched_kernel
+from hmm_exporter.catalog.probes import GROUPS
 from hmm_exporter.config import Config
-from hmm_exporter.kernel.features import Kernel, running_kernel
-from hmm_exporter.kernel.simulated import simulated_kernel
+from hmm_exporter.confinement.confine import Part, confine
+from hmm_exporter.kernel.features import Kernel
+from hmm_exporter.metrics.confinement import Confinement
 from hmm_exporter.metrics.scrape import Scrape
+from hmm_exporter.privileged.client import Client
+from hmm_exporter.privileged.helper import start as start_helper
+from hmm_exporter.probing import Probing
+from hmm_exporter.reload import Reload
 from hmm_exporter.web.server import Server
 from hmm_exporter.web.status import ProbeRow
 from hmm_exporter.workload.workloads import Workloads
 
 SWEEP_SECONDS = 15.0
+_LOAD_SECONDS = 30.0
+"""For what the helper does beside compiling."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _log = log.Logger(__name__)
-_ORDER = {probe.name: number for number, probe in enumerate(PROBES)}
 
 
 class _Stop(BaseException):
     """SIGTERM or SIGINT arrived."""
+
+
+class _Hangup:
+    """SIGHUP: what it asks for, or, before that can be done, that it was asked for."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._do: Callable[[], None] | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self._do:
+            self._do()
+        self._asked = True
+
+    def then(self, do: Callable[[], None]) -> None:
+        """From now on. Once at once, if it was asked for."""
+        self._do = do
+        if self._asked:
+            do()
 
 
 class State:
@@ -58,21 +81,26 @@ class State:
         self.ready, self.reason = True, ""
 
 
-def run(config: Config) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit status. Raises StartError."""
+def run(config: Config, read: Callable[[], Config]) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit status. Raises StartError.
+
+    ``read`` gives the configuration as it is then; it raises ConfigError.
+    """
     manager = systemd.manager()
     registry, state = CollectorRegistry(), State()
-    server, attachments = None, None
+    server, attachments, helper = None, None, None
+    hangup = _Hangup()
     try:
         for number in _SIGNALS:
             signal.signal(number, _stop)
+        signal.signal(signal.SIGHUP, hangup)
         # Before anything costly: a port in use ends the start at once.
         passed = manager.listeners() if config.web.systemd_socket else ()
         if manager.sockets and not passed:  # its port is then in use, and nobody would know by whom
             _log.warning("a socket was passed and is not used: give --web.systemd-socket", name=manager.sockets[0][1])
         addresses = () if config.web.systemd_socket else config.web.listen_addresses
         server = Server(addresses, config.web.telemetry_path, registry, state, passed)
-        server.start()
+        server.start(confine)
         _log.info("listening", addresses=" ".join(server.addresses), version=__version__)
         manager.status("compiling and attaching the probes")
         kernel = watched_kernel(config)
@@ -81,9 +109,17 @@ def run(config: Config) -> int:
         for _, consequence, reason in _wants(kernel, config, attachments):
             _log.warning(consequence, reason=reason)
         kernel = dataclasses.replace(kernel, btf=None)
-        trim_memory()
+        memory.trim()
+        # The last process that it starts; its end is seen by the channel.
+        helper = Client(start_helper(kernel, config, attachments), patience=2 * config.loader.timeout + _LOAD_SECONDS)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        parts = confine()
+        _log_confinement(parts)
         scrape = Scrape(kernel, config, attachments, ready_seconds=_seconds_since_start())
-        for collector in (scrape, ProcessCollector(registry=None), PlatformCollector(registry=None)):
+        probing = Probing(config, attachments, helper, scrape.paused)
+        reload = Reload(config, read, _taker(probing, scrape, state))
+        its_own = ProcessCollector(registry=None), PlatformCollector(registry=None)
+        for collector in (scrape, reload, Confinement(parts), *its_own):
             registry.register(collector)
         state.attached(outcomes)
         _log.info(
@@ -93,6 +129,7 @@ def run(config: Config) -> int:
             seconds=round(_seconds_since_start(), 2),
         )
         manager.ready(_summary(outcomes))
+        hangup.then(reload.soon)
         pause = min(SWEEP_SECONDS, manager.watchdog / 2 or SWEEP_SECONDS)
         while True:
             time.sleep(pause)
@@ -107,10 +144,12 @@ def run(config: Config) -> int:
         manager.stopping()
         return 0
     finally:
-        for number in _SIGNALS:
+        for number in (*_SIGNALS, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         if server:
             server.close()
+        if helper:
+            helper.close()
         if attachments:
             attachments.close()
 
@@ -133,22 +172,6 @@ def check(config: Config, strict: bool) -> int:
     for source, consequence, reason in _wants(kernel, config, attachments):
         print(f"{source}: {consequence}: {reason}")
     return int(strict and any(outcome.state in (DENIED, ERROR) for outcome in outcomes))
-
-
-def watched_kernel(config: Config) -> Kernel:
-    return simulated_kernel(Path(config.simulator)) if config.simulator else lockdown.seen(running_kernel())
-
-
-def attach_probes(kernel: Kernel, config: Config, pids: bool = False) -> tuple[Attachments, list[Outcome]]:
-    """Attach what can be; what became of each probe is in the catalogue's order.
-
-    ``pids``: processes are told apart by their ids, too.
-    """
-    plan, left_out = choose(kernel, config, pids)
-    attachments = attach(kernel, config, plan)
-    attachments.outcomes += left_out
-    attachments.outcomes.sort(key=lambda outcome: _ORDER[outcome.probe.name])
-    return attachments, attachments.outcomes
 
 
 def _wants(kernel: Kernel, config: Config, attachments: Attachments) -> Iterator[tuple[str, str, str]]:
@@ -177,6 +200,24 @@ def _log_outcomes(outcomes: Sequence[Outcome]) -> None:
             _log.debug("probe left out", **fields, reason=outcome.reason)
 
 
+def _log_confinement(parts: Sequence[Part]) -> None:
+    for part in parts:
+        if part.problem:
+            _log.warning("a right could not be given up", part=part.name, reason=part.problem)
+
+
+def _taker(probing: Probing, scrape: Scrape, state: State) -> Callable[[Config], None]:
+    """How a configuration takes effect that was reloaded."""
+
+    def take(config: Config) -> None:
+        probing.regroup(config)  # the only step that can fail
+        state.attached(probing.outcomes)
+        log.setup(config.log.level, config.log.format)
+        _log_outcomes(probing.outcomes)
+
+    return take
+
+
 def _summary(outcomes: Sequence[Outcome]) -> str:
     """``18 of 19 probes attached``: of those that this kernel has and the configuration wants."""
     wanted = [outcome for outcome in outcomes if outcome.state in (ATTACHED, DENIED, ERROR)]
@@ -199,14 +240,6 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     for each in _SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     raise _Stop
-
-
-def trim_memory() -> None:
-    """Give back what reading BTF and compiling took: for months it would stay in malloc's lists."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; musl has none
-    if trim:
-        trim(0)
 
 
 def _seconds_since_start() -> float:

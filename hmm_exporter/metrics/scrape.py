@@ -7,9 +7,10 @@ names and what must not go backwards.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client.metrics_core import Metric as Family
 
@@ -77,6 +78,12 @@ class Scrape:
             limit = self._collector.series_limit
             families += exporter.scrape(self._collector.series, limit, elapsed, self._ready_seconds)
             return families
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """No scrape, and no sweep, is under way in the block."""
+        with self._lock:
+            yield
 
     def learn(self) -> None:
         """Name what is new, while it is there: a module that is unloaded takes its symbols with it."""

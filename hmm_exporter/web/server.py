@@ -14,7 +14,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any, cast
@@ -82,9 +82,9 @@ class Server:
         self.ports = tuple(listener.getsockname()[1] for listener in self._listeners)
         """Their ports, in the same order."""
 
-    def start(self) -> None:
-        """Begin to answer."""
-        self._thread = threading.Thread(target=self._accept_all, name="web", daemon=True)
+    def start(self, first: Callable[[], object] = lambda: None) -> None:
+        """Begin to answer, by a thread that does *first* before it hears anybody: those it starts are like it."""
+        self._thread = threading.Thread(target=self._accept_all, args=(first,), name="web", daemon=True)
         self._thread.start()
 
     def alive(self, patience: float) -> bool:
@@ -121,7 +121,8 @@ class Server:
                 except OSError:
                     pass  # the client was quicker
 
-    def _accept_all(self) -> None:
+    def _accept_all(self, first: Callable[[], object]) -> None:
+        first()
         with selectors.DefaultSelector() as selector:
             for listener in (*self._listeners, self._woken):
                 selector.register(listener, selectors.EVENT_READ)

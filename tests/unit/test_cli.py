@@ -32,7 +32,8 @@ class Daemon(ModuleType):
         self.calls: list[tuple[str, Config, bool]] = []
         self.answer: Callable[[], int] = lambda: 0
 
-    def run(self, config: Config) -> int:
+    def run(self, config: Config, read: Callable[[], Config]) -> int:
+        assert read() == config  # a reload reads the same file, beneath the same flags
         self.calls.append(("run", config, False))
         return self.answer()
 

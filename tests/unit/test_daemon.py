@@ -24,12 +24,13 @@ from pathlib import Path
 import pytest
 
 from hmm_exporter import __version__, daemon, systemd
+from hmm_exporter.bpf import watch
 from hmm_exporter.bpf.attach import Attachments
 from hmm_exporter.bpf.plan import ABSENT, ATTACHED, DENIED, DISABLED, ERROR, Outcome
 from hmm_exporter.bpf.source import Plan
 from hmm_exporter.catalog.probes import GROUPS, PROBES
 from hmm_exporter.config import Config, Filter, Probes, Web
-from hmm_exporter.daemon import State, check, run
+from hmm_exporter.daemon import State, check
 from hmm_exporter.errors import StartError
 from hmm_exporter.kernel.features import Kernel
 from hmm_exporter.metrics.scrape import Scrape
@@ -42,7 +43,9 @@ Attach = Callable[[Kernel, Config, Plan], Attachments]
 @pytest.fixture(autouse=True)
 def signals() -> Iterator[None]:
     """The process's own handling of signals, put back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {
+        number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+    }
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -52,6 +55,10 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
+
+
+def run(config: Config, read: Callable[[], Config] | None = None) -> int:
+    return daemon.run(config, read or (lambda: config))
 
 
 def configured(port: int = 0, **changes: object) -> Config:
@@ -102,8 +109,11 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine()
-    monkeypatch.setattr(daemon, "running_kernel", made.running_kernel)
-    monkeypatch.setattr(daemon, "attach", made.attach)
+    monkeypatch.setattr(watch, "running_kernel", made.running_kernel)
+    monkeypatch.setattr(watch, "attach", made.attach)
+    # This process has other tests to run: what is given up, and what the helper does, is tests/bpf's.
+    monkeypatch.setattr(daemon, "confine", lambda: [])
+    monkeypatch.setattr(daemon, "start_helper", lambda *_: socket.socketpair()[0])
 
     class Time:
         sleep = staticmethod(made.sleep)
@@ -320,7 +330,7 @@ def test_what_is_started_for_compiling_is_not_told_of_the_service_manager(machin
 def test_a_daemon_that_cannot_accept_any_more_does_not_say_that_it_lives(
     machine: Machine, manager: Manager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(Server, "start", lambda server: None)  # as if its thread had ended
+    monkeypatch.setattr(Server, "start", lambda server, first: None)  # as if its thread had ended
     machine.pause = 0.02
     monkeypatch.setenv("WATCHDOG_USEC", "40000")
 
@@ -374,7 +384,7 @@ def test_a_simulator_is_watched_in_place_of_the_kernel(machine: Machine, monkeyp
         asked.append(program)
         return machine.kernel
 
-    monkeypatch.setattr(daemon, "simulated_kernel", simulated_kernel)
+    monkeypatch.setattr(watch, "simulated_kernel", simulated_kernel)
     assert run(configured(simulator="build/hmm-simulator")) == 0
     assert asked == [Path("build/hmm-simulator")]
     assert "kernel" not in machine.done
