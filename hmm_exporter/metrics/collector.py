@@ -36,76 +36,109 @@ class Collector:
 
         ``series_limit``: series that there may be at all.
         """
-        self._selected = [found for found in (select(metric, attached, names) for metric in metrics) if found]
-        # What may yet appear as `other` must find room, too.
-        self.series_limit = series_limit - sum(selected.series_held_back for selected in self._selected)
-        """Series beyond which new label sets are booked as `other`."""
-        self._ended: list[Sums] = [{} for _ in self._selected]
+        self._metrics = tuple(metrics)
+        self._names = names
+        self._most_series = series_limit
+        self._selected: dict[str, Selected] = {}
+        """Metrics that are fed, or were: those keep their counts, and the room for their series."""
+        self._fed: frozenset[str] = frozenset()
+        self._ended: dict[str, Sums] = {}
         self._booked_as: dict[tuple[str, LabelValues], LabelValues] = {}
         self.series = 0
         """Series in the latest collection."""
+        self.watch(attached)
 
     @property
     def tables(self) -> tuple[Table, ...]:
         """The tables whose rows a collection needs."""
-        return tuple(dict.fromkeys(s.table for selected in self._selected for s in selected.selections))
+        return tuple(dict.fromkeys(s.table for selected in self._selected.values() for s in selected.selections))
+
+    @property
+    def series_limit(self) -> int:
+        """Series beyond which new label sets are booked as `other`: what may yet appear as that must find room, too."""
+        return self._most_series - sum(selected.series_held_back for selected in self._selected.values())
+
+    def watch(self, attached: frozenset[str]) -> None:
+        """Other probes are attached from now on, or other options on.
+
+        A metric that nothing feeds any more is absent, not frozen; when it is fed again, it goes on from where it
+        was. One that is fed in part keeps all that it had, so that no sum goes down.
+        """
+        known: dict[str, Selected] = {}
+        fed = set()
+        for metric in self._metrics:
+            before = self._selected.get(metric.name)
+            now = select(metric, attached, self._names, before.sources if before else ())
+            if now:
+                fed.add(metric.name)
+            selected = now or before
+            if selected:
+                known[metric.name] = selected
+        self._selected, self._fed = known, frozenset(fed)
+
+    def limit(self, series: int) -> None:
+        """So many series there may be from now on. Nothing moves: what is shown stays, what is `other` stays."""
+        self._most_series = series
 
     def end(self, table: Table, row: Row) -> None:
         """That row has been removed. Its counts stay in label sets that it shared with rows that are still there."""
-        for selected, sums in zip(self._selected, self._ended):
+        for name, selected in self._selected.items():
             for selection in selected.selections:
                 words = selection.words(row) if selection.table is table and selection.matches(row.key) else []
                 if any(words):
-                    _add(sums, self._booked(selected, selection.labels(row.key)), words)
+                    booked = self._booked(name, selection.labels(row.key))
+                    _add(self._ended.setdefault(name, {}), booked, words)
 
     def forget_ended(self, rows: Rows) -> None:
         """Let go of what has ended, but for label sets that these rows have: also when nobody scrapes."""
-        for at, (selected, sums) in enumerate(zip(self._selected, self._ended)):
-            if sums:
-                there = {self._booked(selected, labels) for labels, _ in _labelled(selected, rows)}
-                self._ended[at] = _keep(selected, sums, there)
+        for name, sums in self._ended.items():
+            selected = self._selected[name]
+            there = {self._booked(name, labels) for labels, _ in _labelled(selected, rows)}
+            self._ended[name] = _keep(selected, sums, there)
 
-    def _booked(self, selected: Selected, labels: LabelValues) -> LabelValues:
-        return self._booked_as.get((selected.metric.name, labels), labels)
+    def _booked(self, name: str, labels: LabelValues) -> LabelValues:
+        return self._booked_as.get((name, labels), labels)
 
     def families(self, rows: Rows) -> list[Family]:
         """One family a metric, in the catalogue's order. ``rows`` has every table of `tables`."""
-        self.series = 0
-        sums: list[Sums] = [{} for _ in self._selected]
+        limit, taken = self.series_limit, 0
+        sums: dict[str, Sums] = {name: {} for name in self._selected}
         booked_as: dict[tuple[str, LabelValues], LabelValues] = {}
 
-        def book(at: int, labels: LabelValues, booked: LabelValues, words: list[int]) -> None:
-            selected, mine = self._selected[at], sums[at]
-            booked_as[(selected.metric.name, labels)] = booked
-            if booked not in mine:
-                self.series += selected.series
-            _add(mine, booked, words)
+        def book(name: str, labels: LabelValues, booked: LabelValues, words: list[int]) -> None:
+            nonlocal taken
+            booked_as[(name, labels)] = booked
+            if booked not in sums[name]:
+                taken += self._selected[name].series
+            _add(sums[name], booked, words)
 
         new = []
-        for at, selected in enumerate(self._selected):
+        for name, selected in self._selected.items():
             for labels, words in _labelled(selected, rows):
-                booked = self._booked_as.get((selected.metric.name, labels))
+                booked = self._booked_as.get((name, labels))
                 if booked or labels == selected.as_other(labels):
-                    book(at, labels, booked or labels, words)
+                    book(name, labels, booked or labels, words)
                 else:
-                    new.append((at, labels, words))
+                    new.append((name, labels, words))
         # What is new comes last: nothing that is there already shall lose its place to it. What it
         # is booked as is kept as long as it is there, so that nothing moves between series.
-        for at, labels, words in new:
-            selected = self._selected[at]
-            known = booked_as.get((selected.metric.name, labels))
-            fits = self.series + selected.series <= self.series_limit
-            book(at, labels, known or (labels if fits else selected.as_other(labels)), words)
-        for at, selected in enumerate(self._selected):
+        for name, labels, words in new:
+            selected = self._selected[name]
+            known = booked_as.get((name, labels))
+            fits = taken + selected.series <= limit
+            book(name, labels, known or (labels if fits else selected.as_other(labels)), words)
+        for name, its in self._ended.items():
             # What ended before its label set was shown is where that is now.
             ended: Sums = {}
-            for labels, words in self._ended[at].items():
-                _add(ended, booked_as.get((selected.metric.name, labels), labels), words)
-            self._ended[at] = _keep(selected, ended, sums[at])
-            for labels, words in self._ended[at].items():
-                book(at, labels, labels, words)
+            for labels, words in its.items():
+                _add(ended, booked_as.get((name, labels), labels), words)
+            self._ended[name] = _keep(self._selected[name], ended, sums[name])
+            for labels, words in self._ended[name].items():
+                book(name, labels, labels, words)
         self._booked_as = booked_as
-        return [_family(selected, mine) for selected, mine in zip(self._selected, sums)]
+        shown = [self._selected[name] for name in self._selected if name in self._fed]
+        self.series = sum(selected.series * len(sums[selected.metric.name]) for selected in shown)
+        return [_family(selected, sums[selected.metric.name]) for selected in shown]
 
 
 def _keep(selected: Selected, ended: Sums, there: Container[LabelValues]) -> Sums:

@@ -92,7 +92,12 @@ class ProbeRuns:
 
     def __init__(self, programs: Sequence[Program]) -> None:
         self._programs = tuple(programs)
+        """Also those that are not attached at the moment."""
         self._lost_returns: dict[str, int] = {}
+
+    def watch(self, programs: Sequence[Program]) -> None:
+        """There may be more of them now; what was missed before stays counted."""
+        self._programs = tuple(programs)
 
     def families(self, rows: Rows, threads: Sequence[Thread], rows_after: Sequence[Row]) -> Iterator[Family]:
         """``rows_after``: PROBE_CALL read once more, after the threads."""

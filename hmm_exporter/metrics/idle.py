@@ -97,6 +97,10 @@ class Idle:
         self.gone = Totals()
         """What was booked in rows that have been removed, and by threads that were swept."""
 
+    def limit(self, ttl: float) -> None:
+        """Another TTL from now on; how long a row has been idle is still known."""
+        self._ttl = ttl
+
     def sweep_threads(self, threads: Iterable[Thread]) -> None:
         """Forget threads that entered too long ago; a migration among them is abandoned."""
         oldest = (self._clock() - THREAD_SECONDS) * 1e9

@@ -82,6 +82,10 @@ class Names:
         self._callers = {values.OTHER_STACK: OTHER}
         self._given: Counter[str] = Counter()
 
+    def limit(self, callers: int) -> None:
+        """So many distinct callers from now on. Stacks that have a name, or are `other`, stay what they are."""
+        self._most_callers = callers
+
     def learn(self, owners: Mapping[int, int], drivers: Iterable[int], stacks: Iterable[int]) -> None:
         """Name what is new: owners with the stack of their first migration, notifier ops, stacks.
 

@@ -16,12 +16,12 @@ from prometheus_client.metrics_core import Metric as Family
 
 from hmm_exporter.bpf.attach import Attachments
 from hmm_exporter.bpf.maps import MapSet, Row, Thread
-from hmm_exporter.bpf.plan import ABSENT, ATTACHED, reads_pages
+from hmm_exporter.bpf.plan import ABSENT, ATTACHED, Outcome, reads_pages
 from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.metric import Metric, with_process_labels
 from hmm_exporter.catalog.metrics import METRICS
 from hmm_exporter.catalog.tables import Table
-from hmm_exporter.config import Config
+from hmm_exporter.config import Config, Limits
 from hmm_exporter.kernel import modules
 from hmm_exporter.kernel.features import Kernel
 from hmm_exporter.metrics import books, exporter, labels
@@ -56,12 +56,12 @@ class Scrape:
         self.names = Names(kernel.symbols, stack, module_users, config.limits.callers, devices, workload)
         self._page_size = kernel.page_size
         self._pages = reads_pages(kernel)
-        there = frozenset(_there(attachments, config, self._pages))
+        there = self._there(attachments.outcomes)
         metrics = metrics or with_process_labels(METRICS, config.process_labels)
         self._collector = Collector(there, self.names, config.limits.series, metrics)
         self._runs = exporter.ProbeRuns(attachments.programs)
-        self._facts = list(exporter.build_and_kernel(kernel, attachments.bcc))
-        self._facts += exporter.probes(attachments.outcomes)
+        self._facts = tuple(exporter.build_and_kernel(kernel, attachments.bcc))
+        self._probes = tuple(exporter.probes(attachments.outcomes))
         self._idle = None
         if self._maps:
             ttl, ended = config.limits.idle_ttl, self._collector.end
@@ -71,7 +71,7 @@ class Scrape:
         """All families; the whole list at once, so that an error never leaves half an exposition."""
         with self._lock:
             begun = time.monotonic()
-            families = list(self._facts)
+            families = [*self._facts, *self._probes]
             if self._maps and self._idle:
                 families += self._families(self._maps, self._idle)
             elapsed = time.monotonic() - begun
@@ -84,6 +84,24 @@ class Scrape:
         """No scrape, and no sweep, is under way in the block."""
         with self._lock:
             yield
+
+    def watch(self, outcomes: Sequence[Outcome]) -> None:
+        """Other probes are attached from now on.
+
+        What none of them feeds is absent until one does again, and then goes on from where it was.
+        """
+        with self._lock:
+            self._collector.watch(self._there(outcomes))
+            self._runs.watch(self._attachments.programs)
+            self._probes = tuple(exporter.probes(outcomes))
+
+    def limit(self, limits: Limits) -> None:
+        """Other limits of series, callers and idle rows from now on. Nothing moves between series."""
+        with self._lock:
+            self._collector.limit(limits.series)
+            self.names.limit(limits.callers)
+            if self._idle:
+                self._idle.limit(limits.idle_ttl)
 
     def learn(self) -> None:
         """Name what is new, while it is there: a module that is unloaded takes its symbols with it."""
@@ -145,6 +163,22 @@ class Scrape:
         if self._config.process_labels and tables.PROCESS in rows:
             self._workloads.learn({labels.cgroup(comm) for comm in _comms(rows)} - {0})
 
+    def _there(self, outcomes: Iterable[Outcome]) -> frozenset[str]:
+        """Attached probes, options that are on, and needs that are met: what a metric's source may ask for."""
+        states = {outcome.probe.name: outcome.state for outcome in outcomes}
+        there = {probe for probe, state in states.items() if state == ATTACHED}
+        if self._config.histograms.migration_phases:
+            there.add("histograms.migration_phases")
+        if self._pages:
+            there.add("pages")
+        if self._attachments.knows_devices:
+            there.add("devices")
+        # To 7.2 each call of hmm_range_fault is an attempt; where the other function is, only what both call is.
+        newer = {states.get(name) for name in ("hmm_range_fault_locked", "hmm_range_fault_unlocked_timeout")}
+        if states.get("hmm_range_fault_locked") == ATTACHED or newer == {ABSENT}:
+            there.add("range_attempts")
+        return frozenset(there)
+
     def _is_over(self, admission: Table, value: int | bytes) -> bool:
         """Whether a value counts no more: a process is over with its cgroup."""
         by_cgroup = admission is tables.PROCESS and isinstance(value, bytes) and bool(self._config.process_labels)
@@ -155,19 +189,3 @@ def _comms(rows: Mapping[Table, Sequence[Row]]) -> Iterable[bytes]:
     """Of all rows of processes: one that counts while its admission is removed is there without it."""
     for table in (tables.PROCESS, tables.PROCESS_MIGRATION, tables.PROCESS_FAILURE):
         yield from (row.key[0] for row in rows.get(table, ()) if isinstance(row.key[0], bytes))
-
-
-def _there(attachments: Attachments, config: Config, pages: bool) -> Iterable[str]:
-    """Attached probes, options that are on, and needs that are met: what a metric's source may ask for."""
-    states = {outcome.probe.name: outcome.state for outcome in attachments.outcomes}
-    yield from (probe for probe, state in states.items() if state == ATTACHED)
-    if config.histograms.migration_phases:
-        yield "histograms.migration_phases"
-    if pages:
-        yield "pages"
-    if attachments.knows_devices:
-        yield "devices"
-    # To 7.2 each call of hmm_range_fault is an attempt; where the other function is, only what both call is.
-    newer = {states.get(name) for name in ("hmm_range_fault_locked", "hmm_range_fault_unlocked_timeout")}
-    if states.get("hmm_range_fault_locked") == ATTACHED or newer == {ABSENT}:
-        yield "range_attempts"

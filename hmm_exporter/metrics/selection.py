@@ -57,6 +57,7 @@ class Selected:
     """A metric with the selections that attached probes feed."""
 
     metric: Metric
+    sources: tuple[Source, ...]
     selections: tuple[Selection, ...]
     zeros: tuple[LabelValues, ...]
     """Label sets that exist before anything happened: each error that a function can return."""
@@ -99,17 +100,18 @@ class Selected:
         return [*(repr(bound) for bound in value.histogram.bounds), "+Inf"]
 
 
-def select(metric: Metric, attached: frozenset[str], names: Names) -> Selected | None:
+def select(metric: Metric, attached: frozenset[str], names: Names, once_fed: Sequence[Source] = ()) -> Selected | None:
     """None when no attached probe feeds the metric: then it is absent, not zero.
 
-    ``attached``: names of probes, and of options that are on.
+    ``attached``: names of probes, and of options that are on. ``once_fed``: sources that have counted before.
     """
     fed = [source for source in metric.sources if _is_fed(source, attached)]
     if not fed:
         return None
-    zeros = dict.fromkeys(itertools.chain.from_iterable(_zeros(metric, source) for source in fed))
-    selections = tuple(_selection(metric, source, names) for source in fed)
-    return Selected(metric, selections, tuple(zeros), _held_back(metric, fed))
+    sources = tuple(source for source in metric.sources if source in fed or source in once_fed)
+    zeros = dict.fromkeys(itertools.chain.from_iterable(_zeros(metric, source) for source in sources))
+    selections = tuple(_selection(metric, source, names) for source in sources)
+    return Selected(metric, sources, selections, tuple(zeros), _held_back(metric, sources))
 
 
 def _is_fed(source: Source, attached: frozenset[str]) -> bool:

@@ -418,7 +418,7 @@ def test_what_has_ended_is_let_go_of_also_when_nobody_scrapes(tmp_path: Path) ->
         made.end(tables.PROCESS_MIGRATION, gone)
         made.end(tables.PROCESS_MIGRATION, row(tables.PROCESS_MIGRATION, (comm("a"), HEAP[1], 1), fault_stall_ns=10**9))
         made.forget_ended(rows_of((tables.PROCESS_MIGRATION, lasting)))
-    assert [list(sums) for sums in made._ended if sums] == [[("a",)]]
+    assert [list(sums) for sums in made._ended.values() if sums] == [[("a",)]]
     assert _stall(made, rows_of((tables.PROCESS_MIGRATION, lasting))) == {"a": 51}
 
 
