@@ -211,6 +211,8 @@ def _taker(probing: Probing, scrape: Scrape, state: State) -> Callable[[Config],
 
     def take(config: Config) -> None:
         probing.regroup(config)  # the only step that can fail
+        scrape.watch(probing.outcomes)
+        scrape.limit(config.limits)
         state.attached(probing.outcomes)
         log.setup(config.log.level, config.log.format)
         _log_outcomes(probing.outcomes)
