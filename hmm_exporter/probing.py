@@ -7,6 +7,7 @@ When that is done is the reload's, and the governor's, to say.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -17,6 +18,9 @@ from hmm_exporter.catalog.probes import PROBES
 from hmm_exporter.config import Config
 from hmm_exporter.privileged.client import Client
 from hmm_exporter.privileged.message import Refused
+
+RETURN_SECONDS = 0.5
+"""Most calls that are under way have returned by then, so that they are seen to the end. A reload waits for them."""
 
 _PROBES = {probe.name: probe for probe in PROBES}
 
@@ -84,7 +88,11 @@ class Probing:
                 self._attach(changed, self._config)
                 raise
             self._config = config
-            self._attachments.detach(state.keys() - wanted)
+            unwanted = attached.keys() - wanted
+            if unwanted:
+                self._attachments.detach(unwanted, entries_only=True)
+                time.sleep(RETURN_SECONDS)
+                self._attachments.detach(unwanted)
             self._become(
                 replace(each, state=DISABLED, kind="none", reason=why)
                 for each in self.outcomes
