@@ -182,7 +182,7 @@ ROOT = "web, log, filter, probes, limits, maps, histograms, kubernetes, slurm, h
         # Wrong types.
         (
             "web: 1",
-            "1: web: 1 is not allowed: a mapping with keys of listen_addresses, telemetry_path, systemd_socket",
+            "1: web: 1 is not allowed: a mapping with keys of listen_addresses, telemetry_path, systemd_socket, config_file",
         ),
         ("- web", f"1: a list is not allowed: a mapping with keys of {ROOT}"),
         ("web", f"1: web is not allowed: a mapping with keys of {ROOT}"),
