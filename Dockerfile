@@ -13,7 +13,7 @@ RUN apt-get update \
     && : >/packages/status \
     && apt-get install --yes --no-install-recommends --download-only \
         -o Dir::State::status=/packages/status -o Dir::Cache::archives=/packages \
-        base-files python3-bpfcc python3-prometheus-client python3-yaml \
+        base-files python3-bpfcc python3-prometheus-client python3-yaml python3-bcrypt \
     # Dependencies of maintainers' scripts, and of modules that no part of the exporter imports.
     && rm -f /packages/debconf_* /packages/dpkg_* /packages/libdb5* /packages/libsqlite3* /packages/mawk_* \
         /packages/tar_* /packages/tzdata_* \

@@ -78,7 +78,7 @@ packages:
 	@scripts/debian.sh install python3-venv python3-bpfcc gcc libc6-dev binutils
 
 install-packages:
-	@scripts/debian.sh install python3-bpfcc python3-prometheus-client python3-yaml python3-venv
+	@scripts/debian.sh install python3-bpfcc python3-prometheus-client python3-yaml python3-bcrypt python3-venv
 
 lab-packages:
 	@scripts/debian.sh install qemu-system-x86 mmdebstrap e2fsprogs util-linux debian-archive-keyring buildah gcc

@@ -37,6 +37,7 @@ _FLAGS = (
     ("--web.telemetry-path", "web.telemetry_path", "PATH"),
     ("--web.systemd-socket", "web.systemd_socket", ""),
     ("--web.enable-lifecycle", "web.enable_lifecycle", ""),
+    ("--web.config.file", "web.config_file", "FILE"),
     ("--log.level", "log.level", "LEVEL"),
     ("--log.format", "log.format", "FORMAT"),
     ("--simulator", "simulator", "PROGRAM"),
@@ -153,6 +154,10 @@ def _configure(given: argparse.Namespace) -> Config:
             config = override(config, key, texts, flag)
     if config.web.systemd_socket and config.web.listen_addresses != Web().listen_addresses:
         raise ConfigError("web.listen_addresses and web.systemd_socket: one of the two is allowed")
+    if config.web.config_file is not None:
+        from hmm_exporter.web import protection  # it brings ssl with it
+
+        protection.load(config.web.config_file)
     return config
 
 

@@ -21,6 +21,9 @@ from hmm_exporter.web import address
 Seconds = NewType("Seconds", float)
 """A duration in seconds, written as Prometheus does: ``30s``, ``10m``, ``1h30m``."""
 
+Text = NewType("Text", str)
+"""A text for which any scalar of YAML counts, as programs in Go read it: ``X-XSS-Protection: 1``."""
+
 
 class ConfigError(Exception):
     """What is wrong with the configuration: one line that says what, where, and what is allowed."""
@@ -45,6 +48,10 @@ class Rule:
     least: int = 0
     most: int = 16
     """Items in a list."""
+    key: str = ""
+    """How a file spells it, where Python could not."""
+    secret: bool = False
+    """No message may show what was given."""
 
 
 def _rule(help: str, **limits: Any) -> Mapping[str, Rule]:
@@ -103,6 +110,14 @@ class Web:
     enable_lifecycle: bool = field(
         default=False,
         metadata=_rule("reload the configuration when POST or PUT /-/reload asks for it, as SIGHUP always does"),
+    )
+    config_file: str | None = field(
+        default=None,
+        metadata=_rule(
+            "TLS, client certificates and passwords: a web configuration as all of Prometheus' exporters have it",
+            check=_path,
+            allowed="the path of a file",
+        ),
     )
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a YAML file into the configuration, and says what is wrong in which line.
+"""Reads a YAML file into dataclasses, and says what is wrong in which line.
 
-What an option may be is ``config_value``'s to say.
+Which ones is the caller's to say, and what an option may be ``config_value``'s.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
-from hmm_exporter.config import Config, ConfigError, Rule, Seconds, rules_of
+from hmm_exporter.config import Config, ConfigError, Rule, Seconds, Text, rules_of
 from hmm_exporter.config_value import allowed_words, convert, did_you_mean, item_kind, names, not_allowed, one_line
 
 _Section = TypeVar("_Section")
@@ -31,6 +31,7 @@ _TAGS: Mapping[Any, frozenset[str]] = {
     int: frozenset({_INT}),
     str: frozenset({_STR}),
     Seconds: frozenset({_STR, _INT}),  # 0 has no unit
+    Text: frozenset("tag:yaml.org,2002:" + tag for tag in ("str", "int", "float", "bool", "timestamp")),
 }
 
 
@@ -39,6 +40,11 @@ def load(path: str | os.PathLike[str]) -> Config:
 
     Raises ConfigError, with ``file:line`` where a line is to blame.
     """
+    return read(path, Config)
+
+
+def read(path: str | os.PathLike[str], schema: type[_Section]) -> _Section:
+    """As :func:`load`, for a file of another kind: *schema* is a dataclass like Config."""
     name = one_line(os.fspath(path), most=4096)
     try:
         with open(path, "rb") as file:
@@ -52,7 +58,7 @@ def load(path: str | os.PathLike[str]) -> Config:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{name}:{line}: not UTF-8: byte 0x{data[error.start]:02x}") from None
-    return _Reader(name).read(text)
+    return _Reader(name).read(text, schema)
 
 
 class _Tag(Exception):
@@ -82,7 +88,7 @@ class _Reader:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def read(self, text: str) -> Config:
+    def read(self, text: str, schema: type[_Section]) -> _Section:
         try:
             root = yaml.compose(text, Loader=_Loader)
         except _Tag as error:
@@ -95,7 +101,7 @@ class _Reader:
             raise ConfigError(self._syntax(error)) from None
         except RecursionError:
             raise ConfigError(f"{self.name}: nested too deeply: three levels are enough") from None
-        return Config() if root is None else self._section(Config, root, "")
+        return schema() if root is None else self._section(schema, root, "")
 
     def _syntax(self, error: yaml.MarkedYAMLError) -> str:
         mark = error.problem_mark or error.context_mark
@@ -114,12 +120,16 @@ class _Reader:
         if node.tag == _NULL:  # all of its options are commented out
             return section()
         kinds, rules = get_type_hints(section), rules_of(section)
+        keys = {(name in rules and rules[name].key) or name: name for name in kinds}
         values: dict[str, Any] = {}
-        for name, child, below in self._pairs(node, key, tuple(kinds)):
+        for spelled, child, below in self._pairs(node, key, tuple(keys)):
+            name = keys[spelled]
             kind = kinds[name]
             if dataclasses.is_dataclass(kind):
                 assert isinstance(kind, type)
                 values[name] = self._section(kind, child, below)
+            elif child.tag == _NULL and item_kind(kind) is Text:
+                continue
             elif get_origin(kind) is tuple:
                 values[name] = self._list(kind, rules[name], child, below)
             elif get_origin(kind) is Mapping:
@@ -133,16 +143,19 @@ class _Reader:
         return section(**values)
 
     def _pairs(self, node: yaml.Node, key: str, known: Sequence[str]) -> Iterator[tuple[str, yaml.Node, str]]:
+        """Keys, of *known* or any where that is empty, with their values and full names."""
         if node.tag == _NULL:
             return
         if not isinstance(node, yaml.MappingNode):
+            if not known:  # a secret may stand here
+                self._fail(node, key, "the value is not allowed: a mapping")
             allowed = f"a mapping with keys of {names(known)}"
             self._fail(node, key, f"{_show(node)} is not allowed: {allowed}")
         lines: dict[str, int] = {}
         for name_node, child in node.value:
             name = name_node.value if isinstance(name_node, yaml.ScalarNode) else _show(name_node)
             below = f"{key}.{one_line(name)}" if key else one_line(name)
-            if name not in known:
+            if known and name not in known:
                 problem = f"unknown key{did_you_mean(name, known)}: one of {names(known)}"
                 self._fail(name_node, below, problem)
             if name in lines:
@@ -171,7 +184,8 @@ class _Reader:
                 return convert(kind, rule, node.value)
             except ValueError:
                 pass
-        self._fail(node, key, not_allowed(_show(node), kind, rule) + _hint(kind, rule, node))
+        shown = "the value" if rule.secret else _show(node)
+        self._fail(node, key, not_allowed(shown, kind, rule) + _hint(kind, rule, node))
 
     def _fail(self, node: yaml.Node, key: str, problem: str) -> NoReturn:
         where = f"{self.name}:{node.start_mark.line + 1}"

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
-from hmm_exporter.config import Config, ConfigError, Rule, Seconds, rules_of
+from hmm_exporter.config import Config, ConfigError, Rule, Seconds, Text, rules_of
 
 _UNITS = {
     "y": 365 * 86400.0,
@@ -84,9 +84,9 @@ def value_of(config: Config, key: str) -> Any:
 
 
 def item_kind(kind: Any) -> Any:
-    """What one text of an option of *kind* is: for a list its items, for str | None the str."""
+    """What one text of an option of *kind* is: for a list or a mapping its items, for str | None the str."""
     if get_origin(kind) is Mapping:
-        return bool
+        return get_args(kind)[1]
     return get_args(kind)[0] if get_args(kind) else kind
 
 
@@ -98,7 +98,7 @@ def convert(kind: Any, rule: Rule, text: str) -> Any:
         if text.lower() not in ("true", "false"):
             raise ValueError
         return text.lower() == "true"
-    if kind is str:
+    if kind in (str, Text):
         if rule.check is not None:
             rule.check(text)
         elif text not in rule.choices:
@@ -143,7 +143,7 @@ def _duration(seconds: float) -> str:
 
 
 def not_allowed(shown: str, kind: Any, rule: Rule) -> str:
-    guess = did_you_mean(shown, rule.choices) if item_kind(kind) is str else ""
+    guess = did_you_mean(shown, rule.choices) if item_kind(kind) in (str, Text) else ""
     return f"{shown} is not allowed{guess}: {allowed_words(kind, rule)}"
 
 

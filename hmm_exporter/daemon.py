@@ -99,7 +99,7 @@ def run(config: Config, read: Callable[[], Config]) -> int:
         if manager.sockets and not passed:  # its port is then in use, and nobody would know by whom
             _log.warning("a socket was passed and is not used: give --web.systemd-socket", name=manager.sockets[0][1])
         addresses = () if config.web.systemd_socket else config.web.listen_addresses
-        server = Server(addresses, config.web.telemetry_path, registry, state, passed)
+        server = Server(addresses, config.web.telemetry_path, registry, state, passed, config.web.config_file)
         server.start(confine)
         _log.info("listening", addresses=" ".join(server.addresses), version=__version__)
         manager.status("compiling and attaching the probes")

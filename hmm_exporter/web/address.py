@@ -20,8 +20,8 @@ ALLOWED = ":port, host:port or [IPv6]:port with a port from 0 (any free one) to 
 
 _SYNTAX = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[\w.-]*)):(?P<port>\d{1,5})", re.ASCII)
 
-# Prometheus opens one connection a target; the rest is room for a burst while the GIL is busy.
-_BACKLOG = 128
+# Prometheus opens one connection a target; the rest is room for a burst, which waits here for its turn.
+_BACKLOG = 1024
 
 # What a kernel without IPv6, or a service manager that forbids it, answers.
 _NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which path answers what: from a request to a response, both plain values.
 
-Sockets, connections and the syntax of HTTP belong to ``server``. Who may ask what (TLS,
-authentication, limits) will stand between the two.
+Sockets and connections belong to ``server``, the syntax of HTTP to ``handler``; who may ask what to
+``gate``, which stands before this.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from hmm_exporter.web import landing, negotiation
 from hmm_exporter.web.status import Status
 from hmm_exporter.web.telemetry import Busy, Failed, Telemetry
 
-_METHODS = ("GET", "HEAD")
+HEALTH_PATHS = ("/-/healthy", "/-/ready")
+"""What a supervisor asks, without a password and without limits: see ``gate``."""
+
+_READING = ("GET", "HEAD")
 
 # How long a scrape waits for another one when the client does not say how long it will; the
 # default of Prometheus' scrape_timeout. In seconds, as the most that a client may ask for.
@@ -33,6 +36,8 @@ class Request:
     method: str
     path: str
     headers: Message
+    client: str = ""
+    """The address that asks."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,12 @@ class Response:
     headers: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True)
+class _Route:
+    answer: Callable[[Request], Response]
+    methods: tuple[str, ...] = _READING
+
+
 class Routes:
     """Answers requests. Nothing but the telemetry path ever waits for a scrape."""
 
@@ -52,32 +63,32 @@ class Routes:
         self._telemetry_path = telemetry_path
         self._telemetry = Telemetry(registry)
         self._status = status
-        self._routes: dict[str, Callable[[Request], Response]] = {
-            "/": self._landing,
-            "/-/healthy": self._healthy,
-            "/-/ready": self._ready,
-            telemetry_path: self._metrics,  # may be "/"; then there is no landing page
+        self._routes = {
+            "/": _Route(self._landing),
+            "/-/healthy": _Route(self._healthy),
+            "/-/ready": _Route(self._ready),
+            telemetry_path: _Route(self._metrics),  # may be "/"; then there is no landing page
         }
 
     def __call__(self, request: Request) -> Response:
         """The answer to *request*."""
-        if request.method not in _METHODS:
-            text = f"method not allowed: {' or '.join(_METHODS)}"
-            allow = ("Allow", ", ".join(_METHODS))
-            return _line(HTTPStatus.METHOD_NOT_ALLOWED, text, allow)
-        route = self._routes.get(request.path)
-        if route is None:
-            return _line(HTTPStatus.NOT_FOUND, f"not found: the metrics are at {self._telemetry_path}")
-        return route(request)
+        route = self._routes.get(request.path) or _Route(self._not_found)
+        if request.method not in route.methods:
+            allow = ("Allow", ", ".join(route.methods))
+            return line(HTTPStatus.METHOD_NOT_ALLOWED, f"method not allowed: {' or '.join(route.methods)}", allow)
+        return route.answer(request)
+
+    def _not_found(self, _: Request) -> Response:
+        return line(HTTPStatus.NOT_FOUND, f"not found: the metrics are at {self._telemetry_path}")
 
     def _healthy(self, _: Request) -> Response:
-        return _line(HTTPStatus.OK, "healthy")
+        return line(HTTPStatus.OK, "healthy")
 
     def _ready(self, _: Request) -> Response:
-        return _line(HTTPStatus.OK, "ready") if self._status.ready else self._not_ready()
+        return line(HTTPStatus.OK, "ready") if self._status.ready else self._not_ready()
 
     def _not_ready(self) -> Response:
-        return _line(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {self._status.reason}")
+        return line(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {self._status.reason}")
 
     def _landing(self, _: Request) -> Response:
         return Response(
@@ -96,16 +107,16 @@ class Routes:
         try:
             page = self._telemetry.render(form, compressed, _patience(request))
         except Busy as busy:
-            return _line(HTTPStatus.SERVICE_UNAVAILABLE, str(busy))
+            return line(HTTPStatus.SERVICE_UNAVAILABLE, str(busy))
         except Failed as failed:
-            return _line(HTTPStatus.INTERNAL_SERVER_ERROR, str(failed))
+            return line(HTTPStatus.INTERNAL_SERVER_ERROR, str(failed))
         headers = [("Vary", "Accept, Accept-Encoding")]
         if compressed:
             headers.append(("Content-Encoding", "gzip"))
         return Response(HTTPStatus.OK, page, form.value, tuple(headers))
 
 
-def _line(status: HTTPStatus, text: str, *headers: tuple[str, str]) -> Response:
+def line(status: HTTPStatus, text: str, *headers: tuple[str, str]) -> Response:
     """An answer of one line, whatever *text* contains."""
     line = " ".join(text.split()) + "\n"
     return Response(status, line.encode("utf-8", "backslashreplace"), headers=headers)

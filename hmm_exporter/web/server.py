@@ -1,47 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP server: sockets, connections and the syntax of HTTP/1.1, which is the library's.
+"""The HTTP server: listening sockets, and which connections there are.
 
 One thread accepts for all addresses, and each connection has a thread, so that no client waits for
-another. What is answered belongs to ``routes``. TLS will wrap a connection in ``_converse``.
-Limits are those of a trusted network: connections are bounded, and each wait for a client is, but
-not the sum of a client's waits.
+another. What is said over a connection belongs to ``handler``.
+
+Connections are bounded. Where there is no room for another, the one that has kept us waiting for
+longest makes room, so that health is always answered; one that is being answered never does.
 """
 
 from __future__ import annotations
 
-import io
 import selectors
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
-from typing import Any, cast
-from urllib.parse import urlsplit
+from typing import cast
 
 from prometheus_client import CollectorRegistry
 
 from hmm_exporter import log
+from hmm_exporter.config import ConfigError
 from hmm_exporter.errors import StartError
 from hmm_exporter.web import address
-from hmm_exporter.web.routes import Request, Response, Routes
+from hmm_exporter.web.connection import Connection, Phase
+from hmm_exporter.web.gate import Gate
+from hmm_exporter.web.handler import Handler
+from hmm_exporter.web.protection import Protection
+from hmm_exporter.web.routes import Routes
 from hmm_exporter.web.status import Status
-
-# Seconds. A connection may be idle for longer than the common scrape intervals, so that it is used
-# again; a request must come, and a page be taken, in less than a scrape's usual time.
-_IDLE = 120.0
-_READ = 10.0
-_WRITE = 30.0
-_LINGER = 1.0
 
 # Far more than Prometheus servers, probes and people need; far fewer than descriptors (1,024).
 _MAX_CONNECTIONS = 256
 
+# Seconds. A client may take a moment over its request before it counts as one that keeps us waiting:
+# else the second half of a burst would push out the first.
+_MOMENT = 1.0
+_HANDSHAKE = 10.0
+_LINGER = 1.0
+
+# How long the accepting thread waits for room, or for a descriptor, before it looks at other things.
+_PAUSE = 0.05
+
+# A flood is told of in one line a minute, not in one for each of its connections.
+_TELL_AGAIN = 60.0
+
 # Within a second in all, as close() promises.
 _GRACE = 0.5
 
-_MAX_LINE = 65536
+_MAX_KNOCKS = 65536
+
+_PLAIN = (
+    f"HTTP/1.0 {HTTPStatus.BAD_REQUEST.value} {HTTPStatus.BAD_REQUEST.phrase}\r\nContent-Type: text/plain\r\n"
+    "Connection: close\r\n\r\nthis is an HTTPS server, and the request was HTTP\n"
+).encode()
 
 _log = log.Logger(__name__)
 
@@ -50,7 +63,8 @@ class Server:
     """Serves metrics, health and the landing page on *addresses*, and on sockets that listen already.
 
     The constructor listens, so that a port in use is known before anything costly begins; clients
-    that come before :meth:`start` wait. Raises StartError.
+    that come before :meth:`start` wait. *web_config* is the path of a web configuration file.
+    Raises StartError and ConfigError.
     """
 
     def __init__(
@@ -60,11 +74,12 @@ class Server:
         registry: CollectorRegistry,
         status: Status,
         listeners: Sequence[socket.socket] = (),
+        web_config: str | None = None,
     ) -> None:
-        self._routes = Routes(telemetry_path, registry, status)
+        self._gate = Gate(Routes(telemetry_path, registry, status))
         self._listeners = list(listeners)
-        self._connections: set[socket.socket] = set()
-        self._full = False
+        self._connections: set[Connection] = set()
+        self._told: dict[str, float] = {}
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._answered = threading.Event()
@@ -72,9 +87,10 @@ class Server:
         self._wake, self._woken = socket.socketpair()
         self._wake.setblocking(False)
         try:
+            self._protection = Protection(web_config)
             for text in addresses:
                 self._listeners.extend(address.listen(text))
-        except StartError:
+        except (StartError, ConfigError):
             self.close()
             raise
         self.addresses = tuple(address.name(listener) for listener in self._listeners)
@@ -116,10 +132,7 @@ class Server:
     def _shut_down(self, how: int) -> None:
         with self._changed:
             for connection in self._connections:
-                try:
-                    connection.shutdown(how)
-                except OSError:
-                    pass  # the client was quicker
+                connection.shut_down(how)
 
     def _accept_all(self, first: Callable[[], object]) -> None:
         first()
@@ -129,147 +142,70 @@ class Server:
             while not self._closing.is_set():
                 for key, _ in selector.select():
                     if key.fileobj is self._woken:
-                        self._woken.recv(_MAX_LINE)
+                        self._woken.recv(_MAX_KNOCKS)
                         self._answered.set()
                     else:
                         self._accept(cast(socket.socket, key.fileobj))
 
     def _accept(self, listener: socket.socket) -> None:
+        if len(self._connections) >= _MAX_CONNECTIONS and not self._make_room():
+            return  # the kernel keeps who knocks
         try:
-            connection, (host, *_) = listener.accept()
+            accepted, (host, *_) = listener.accept()
         except (BlockingIOError, ConnectionError):
             return  # the client has gone again
         except OSError as error:
             # No descriptor or no memory is left. The client is still there: do not spin.
-            _log.warning("cannot accept a connection", error=str(error))
-            self._closing.wait(1)
+            self._tell("cannot accept a connection", error=str(error))
+            self._make_room()
             return
         client = host.removeprefix("::ffff:")  # IPv4, by way of a socket for both
+        connection = Connection(accepted, client)
         with self._changed:
-            was_full, self._full = self._full, len(self._connections) >= _MAX_CONNECTIONS
-            if not self._full:
-                self._connections.add(connection)
-        if self._full:
-            if not was_full:  # one line for a flood, not one for each of its drops
-                _log.warning("too many connections", client=client, connections=_MAX_CONNECTIONS)
-            connection.close()
-            return
+            self._connections.add(connection)
         try:
-            threading.Thread(target=self._converse, args=(connection, client), name="web-client", daemon=True).start()
+            threading.Thread(target=self._converse, args=(connection,), name="web-client", daemon=True).start()
         except RuntimeError as error:  # no more threads
-            _log.warning("cannot answer a client", client=client, error=str(error))
+            self._tell("cannot answer a client", client=client, error=str(error))
             self._forget(connection)
 
-    def _converse(self, connection: socket.socket, client: str) -> None:
+    def _make_room(self) -> bool:
+        """Close who has kept us waiting for longest, and wait a little for anybody to end; whether one has."""
+        with self._changed:
+            before = len(self._connections)
+            waiting = [each for each in self._connections if each.phase not in (Phase.ANSWERING, Phase.GONE)]
+            oldest = min(waiting, key=lambda each: each.since, default=None)
+            if oldest and time.monotonic() - oldest.since > _MOMENT:
+                self._tell("too many connections: closing those that wait", client=oldest.client, connections=before)
+                oldest.phase = Phase.GONE
+                oldest.shut_down(socket.SHUT_RDWR)
+            return self._changed.wait_for(lambda: len(self._connections) < before, _PAUSE)
+
+    def _converse(self, connection: Connection) -> None:
         try:
-            _Handler(connection, client, self._routes)
-        except OSError as error:  # gone, or too slow
-            _log.debug("connection lost", client=client, error=str(error))
+            tls = self._protection.current().tls
+            if tls:
+                connection.enter(Phase.IDLE, _HANDSHAKE)
+                if not connection.secure(tls):
+                    connection.send(_PLAIN)
+                    connection.drain(_LINGER)
+                    return
+            Handler(connection, self._gate, self._protection)
+        except OSError as error:  # gone, too slow, or without a certificate that would do
+            _log.debug("connection lost", client=connection.client, error=str(error))
         except Exception:
-            _log.exception("connection failed", client=client)
+            _log.exception("connection failed", client=connection.client)
         finally:
             self._forget(connection)
 
-    def _forget(self, connection: socket.socket) -> None:
+    def _forget(self, connection: Connection) -> None:
         with self._changed:
             self._connections.discard(connection)
             self._changed.notify_all()
         connection.close()
 
-
-class _Handler(BaseHTTPRequestHandler):
-    """One connection: reads requests, asks the routes, writes responses."""
-
-    protocol_version = "HTTP/1.1"
-    # Else the library answers a request line that it cannot read without a status line.
-    default_request_version = "HTTP/1.0"
-    disable_nagle_algorithm = True
-
-    def __init__(self, connection: socket.socket, client: str, routes: Routes) -> None:
-        self._routes = routes
-        self._client = client
-        super().__init__(connection, (client, 0), cast(Any, None))  # it has no use for a server
-
-    def handle_one_request(self) -> None:
-        self.close_connection = True
-        self.command = self.requestline = self.request_version = self.path = ""
-        self.connection.settimeout(_IDLE)
-        if not cast(io.BufferedReader, self.rfile).peek(1):
-            return  # the client has closed
-        self.connection.settimeout(_READ)
-        started = time.monotonic()
-        self.raw_requestline = self.rfile.readline(_MAX_LINE + 1)
-        if len(self.raw_requestline) > _MAX_LINE:
-            self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
-            return
-        if not self.parse_request():
-            return  # it has been told why
-        # No request here has a use for a body, but what follows one must not be taken for it.
-        body = self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers
-        if body or self.request_version == "HTTP/1.0":
-            self.close_connection = True
-        response = self._answer()
-        self._send(response)
-        _log.debug(
-            "request",
-            client=self._client,
-            method=self.command,
-            path=self.path,
-            status=response.status.value,
-            bytes=len(response.body),
-            seconds=round(time.monotonic() - started, 6),
-        )
-        if body:
-            self._linger()
-
-    def _answer(self) -> Response:
-        try:
-            path = urlsplit(self.path).path
-        except ValueError:
-            return Response(HTTPStatus.BAD_REQUEST, b"not a URL\n")
-        try:
-            return self._routes(Request(self.command, path, self.headers))
-        except Exception:
-            _log.exception("request failed", method=self.command, path=self.path)
-            return Response(HTTPStatus.INTERNAL_SERVER_ERROR, b"internal error; see the log\n")
-
-    def _send(self, response: Response) -> None:
-        self.connection.settimeout(_WRITE)
-        self.send_response_only(response.status)
-        self.send_header("Date", self.date_time_string())
-        self.send_header("Content-Type", response.content_type)
-        self.send_header("Content-Length", str(len(response.body)))
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("X-Content-Type-Options", "nosniff")
-        for name, value in response.headers:
-            self.send_header(name, value)
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(response.body)
-
-    def _linger(self) -> None:
-        """Read what is left for a moment, and forget it.
-
-        Closing with unread data would reset the connection before the answer is read.
-        """
-        self.connection.shutdown(socket.SHUT_WR)
-        self.connection.settimeout(_LINGER)
-        deadline = time.monotonic() + _LINGER
-        while time.monotonic() < deadline and self.connection.recv(_MAX_LINE):
-            pass
-
-    def handle_expect_100(self) -> bool:
-        return True  # do not invite a body
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What the library says of a request that it cannot read: one line, and no echo of it."""
-        status = HTTPStatus(code)
-        self.close_connection = True
-        self._send(Response(status, f"{status.phrase.lower()}\n".encode()))
-        _log.debug("bad request", client=self._client, status=code, error=message or "")
-        self._linger()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        _log.debug(format % args, client=self._client)
+    def _tell(self, message: str, **fields: object) -> None:
+        now = time.monotonic()
+        if now - self._told.get(message, -_TELL_AGAIN) >= _TELL_AGAIN:
+            self._told[message] = now
+            _log.warning(message, **fields)

@@ -183,7 +183,7 @@ ROOT = "web, log, filter, probes, limits, maps, histograms, kubernetes, slurm, h
         (
             "web: 1",
             "1: web: 1 is not allowed: a mapping with keys of listen_addresses, telemetry_path, systemd_socket,"
-            " enable_lifecycle",
+            " enable_lifecycle, config_file",
         ),
         ("- web", f"1: a list is not allowed: a mapping with keys of {ROOT}"),
         ("web", f"1: web is not allowed: a mapping with keys of {ROOT}"),

@@ -289,24 +289,40 @@ def test_a_client_that_goes_in_the_middle_does_no_harm(
     assert capfd.readouterr().err == ""
 
 
-def test_a_flood_of_connections_is_bounded_told_in_one_line_and_passes(
+def test_when_there_is_no_room_those_that_wait_make_it_and_health_is_answered(
     web: Fixture, capfd: pytest.CaptureFixture[str], logging_to_stderr: None
 ) -> None:
     where = ("127.0.0.1", web.server.ports[0])
     with contextlib.ExitStack() as stack:
-        for _ in range(256):
-            stack.enter_context(socket.create_connection(where))
-        for _ in range(3):
-            with socket.create_connection(where, timeout=5) as late:
-                assert late.recv(1) == b""
+        kept = web.connect()
+        kept.request("GET", "/-/healthy")
+        kept.getresponse().read()
+        for number in range(300):
+            client = stack.enter_context(socket.create_connection(where))
+            client.sendall((b"", b"GET", b"GET / HTTP/1.1\r\nX: ")[number % 3])
+        assert web.ask("/-/healthy")[0] == 200
+        assert kept.sock.recv(1) == b"", "the one that was idle for longest had to go"
     (line,) = capfd.readouterr().err.splitlines()
-    assert json.loads(line)["msg"] == "too many connections"
-    deadline = time.monotonic() + 5
-    while True:
-        with contextlib.suppress(ConnectionError):
-            assert web.ask("/-/healthy")[0] == 200
-            break
-        assert time.monotonic() < deadline
+    assert json.loads(line)["msg"] == "too many connections: closing those that wait"
+
+
+def test_who_is_being_answered_makes_no_room(web: Fixture) -> None:
+    with hanging(web), contextlib.ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(socket.create_connection(("127.0.0.1", web.server.ports[0])))
+        assert web.ask("/-/healthy")[0] == 200
+
+
+def test_a_thousand_scrapes_at_once_are_all_answered(web: Fixture) -> None:
+    clients = [socket.create_connection(("127.0.0.1", web.server.ports[0]), timeout=60) for _ in range(1000)]
+    for client in clients:
+        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+    answers = {client.recv(65536).split()[1] for client in clients}
+    for client in clients:
+        client.close()
+    assert answers <= {b"200", b"503"}
+    assert b"200" in answers
+    assert web.ask("/metrics")[0] == 200
 
 
 # The syntax of HTTP.
