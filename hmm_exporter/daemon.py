@@ -75,6 +75,7 @@ class State:
         self.ready = False
         self.reason = "starting: the probes are not attached yet"
         self.probes: Sequence[ProbeRow] = ()
+        self.reload: Callable[[], str] | None = None
 
     def attached(self, outcomes: Sequence[Outcome]) -> None:
         self.probes = [ProbeRow(o.probe.name, o.function, o.kind, o.state, o.reason) for o in outcomes]
@@ -121,6 +122,7 @@ def run(config: Config, read: Callable[[], Config]) -> int:
         its_own = ProcessCollector(registry=None), PlatformCollector(registry=None)
         for collector in (scrape, reload, Confinement(parts), *its_own):
             registry.register(collector)
+        state.reload = reload if config.web.enable_lifecycle else None
         state.attached(outcomes)
         _log.info(
             "ready",

@@ -22,6 +22,7 @@ HEALTH_PATHS = ("/-/healthy", "/-/ready")
 """What a supervisor asks, without a password and without limits: see ``gate``."""
 
 _READING = ("GET", "HEAD")
+_ACTING = ("POST", "PUT")
 
 # How long a scrape waits for another one when the client does not say how long it will; the
 # default of Prometheus' scrape_timeout. In seconds, as the most that a client may ask for.
@@ -67,6 +68,7 @@ class Routes:
             "/": _Route(self._landing),
             "/-/healthy": _Route(self._healthy),
             "/-/ready": _Route(self._ready),
+            "/-/reload": _Route(self._reload, _ACTING),
             telemetry_path: _Route(self._metrics),  # may be "/"; then there is no landing page
         }
 
@@ -86,6 +88,16 @@ class Routes:
 
     def _ready(self, _: Request) -> Response:
         return line(HTTPStatus.OK, "ready") if self._status.ready else self._not_ready()
+
+    def _reload(self, _: Request) -> Response:
+        if not self._status.ready:
+            return self._not_ready()
+        if self._status.reload is None:
+            return line(
+                HTTPStatus.FORBIDDEN, "reloading by HTTP is off: give --web.enable-lifecycle, or SIGHUP"
+            )
+        problem = self._status.reload()
+        return line(HTTPStatus.INTERNAL_SERVER_ERROR, problem) if problem else line(HTTPStatus.OK, "reloaded")
 
     def _not_ready(self) -> Response:
         return line(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {self._status.reason}")

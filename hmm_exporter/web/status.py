@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 
@@ -34,6 +34,10 @@ class Status(Protocol):
     @property
     def probes(self) -> Sequence[ProbeRow]:
         """All probes, in the catalogue's order; empty until they have been tried."""
+
+    @property
+    def reload(self) -> Callable[[], str] | None:
+        """Reloads the configuration; why it was refused, or empty. None where clients may not ask for that."""
 
     @property
     def version(self) -> str:

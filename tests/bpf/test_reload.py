@@ -8,6 +8,8 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -86,7 +88,8 @@ def test_what_is_live_is_taken_at_once(reloadable: Reloadable) -> None:
     assert after.get("hmm_exporter_series_limit") == before.get("hmm_exporter_series_limit") - 5000
     assert after.get(SUCCESSFUL) == 1
     assert after.get(TIME) > before.get(TIME)
-    assert '"level": "debug"' in reloadable.exporter.log.splitlines()[-1]
+    reloadable.exporter.scrape()
+    assert '"level": "debug"' in reloadable.exporter.log
 
 
 @pytest.mark.parametrize(
@@ -233,3 +236,18 @@ def test_without_its_helper_it_serves_on_and_refuses_what_only_that_could_do(rel
     samples = reloadable.exporter.scrape()
     assert samples.sum("hmm_migrations_started_total") == total(issued, "migrations")
     assert Path(f"/proc/{pid}/task/{pid}/children").read_text() == ""
+
+
+def test_by_http_it_reloads_where_that_was_switched_on(tmp_path: Path) -> None:
+    with Exporter(tmp_path, {"web": {"enable_lifecycle": True}}) as exporter:
+        reloadable = Reloadable(exporter, tmp_path)
+        request = urllib.request.Request(exporter.url + "/-/reload", method="POST")
+        reloadable.write(limits={"series": 5000})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert answer.read() == b"reloaded\n"
+        reloadable.write(thrash_window="3s")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=30)
+        assert refused.value.code == 500
+        assert "thrash_window: a change needs a restart" in refused.value.read().decode()
+        assert exporter.scrape().get(SUCCESSFUL) == 0

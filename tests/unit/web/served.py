@@ -27,6 +27,7 @@ class State:
         self.reason = ""
         self.version = "0.1.0"
         self.probes: Sequence[ProbeRow] = ()
+        self.reload: Callable[[], str] | None = None
 
 
 class Collector:
