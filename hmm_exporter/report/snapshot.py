@@ -29,6 +29,13 @@ class Distribution:
         counts = tuple(map(sum, zip(self.counts, other.counts)))
         return Distribution(self.bounds, counts, self.sum + other.sum)
 
+    def since(self, earlier: Distribution | None) -> Distribution:
+        """What was observed in between; a histogram that went back has begun anew."""
+        if not earlier or any(count < before for count, before in zip(self.counts, earlier.counts)):
+            return self
+        counts = tuple(count - before for count, before in zip(self.counts, earlier.counts))
+        return Distribution(self.bounds, counts, self.sum - earlier.sum)
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -65,13 +72,21 @@ class Snapshot:
         return found
 
     def since(self, earlier: Snapshot) -> Snapshot:
-        """What was counted in between. Histograms are not needed of that."""
-        counters = {}
+        """What was counted in between; a counter that went back has begun anew, as Prometheus takes it."""
+        counters, histograms = {}, {}
         for name, values in self.counters.items():
             before = earlier.counters.get(name, {})
-            grown = {labels: value - before.get(labels, 0) for labels, value in values.items()}
+            grown = {labels: _grown(value, before.get(labels, 0)) for labels, value in values.items()}
             counters[name] = {labels: value for labels, value in grown.items() if value}
-        return Snapshot(counters, {})
+        for name, distributions in self.histograms.items():
+            its = earlier.histograms.get(name, {})
+            observed = {labels: each.since(its.get(labels)) for labels, each in distributions.items()}
+            histograms[name] = {labels: each for labels, each in observed.items() if each.count}
+        return Snapshot(counters, histograms)
+
+
+def _grown(value: Number, before: Number) -> Number:
+    return value - before if value >= before else value
 
 
 def snapshot(families: Iterable[Family]) -> Snapshot:

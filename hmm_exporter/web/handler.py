@@ -112,11 +112,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> Response:
         try:
-            path = urlsplit(self.path).path
+            url = urlsplit(self.path)
         except ValueError:
             return Response(HTTPStatus.BAD_REQUEST, b"not a URL\n")
         try:
-            request = Request(self.command, path, self.headers, self._connection.client)
+            request = Request(self.command, url.path, self.headers, self._connection.client, url.query)
             return self._gate(request, self._protection.current())
         except Exception:
             _log.exception("request failed", method=self.command, path=self.path)

@@ -14,7 +14,8 @@ from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry
 
-from hmm_exporter.web import landing, negotiation
+from hmm_exporter.web import negotiation
+from hmm_exporter.web.page.page import CONTENT_SECURITY_POLICY, StatusPage
 from hmm_exporter.web.status import Status
 from hmm_exporter.web.telemetry import Busy, Failed, Telemetry
 
@@ -32,13 +33,14 @@ _MAX_PATIENCE = 60.0
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asks; the path without its query."""
+    """What a client asks."""
 
     method: str
     path: str
     headers: Message
     client: str = ""
     """The address that asks."""
+    query: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,18 +60,19 @@ class _Route:
 
 
 class Routes:
-    """Answers requests. Nothing but the telemetry path ever waits for a scrape."""
+    """Answers requests. Nothing but the telemetry path and the status page ever waits for a scrape."""
 
     def __init__(self, telemetry_path: str, registry: CollectorRegistry, status: Status) -> None:
         self._telemetry_path = telemetry_path
         self._telemetry = Telemetry(registry)
         self._status = status
+        self._page = StatusPage(status, self._telemetry.families, telemetry_path)
         self._routes = {
-            "/": _Route(self._landing),
+            "/": _Route(self._status_page),
             "/-/healthy": _Route(self._healthy),
             "/-/ready": _Route(self._ready),
             "/-/reload": _Route(self._reload, _ACTING),
-            telemetry_path: _Route(self._metrics),  # may be "/"; then there is no landing page
+            telemetry_path: _Route(self._metrics),  # may be "/"; then there is no status page
         }
 
     def __call__(self, request: Request) -> Response:
@@ -102,13 +105,9 @@ class Routes:
     def _not_ready(self) -> Response:
         return line(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {self._status.reason}")
 
-    def _landing(self, _: Request) -> Response:
-        return Response(
-            HTTPStatus.OK,
-            landing.page(self._status, self._telemetry_path),
-            "text/html; charset=utf-8",
-            (("Content-Security-Policy", landing.CONTENT_SECURITY_POLICY),),
-        )
+    def _status_page(self, request: Request) -> Response:
+        policy = ("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+        return Response(HTTPStatus.OK, self._page.render(request.query), "text/html; charset=utf-8", (policy,))
 
     def _metrics(self, request: Request) -> Response:
         # Counters at 0 before the probes are attached would be a lie.

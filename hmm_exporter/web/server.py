@@ -60,7 +60,7 @@ _log = log.Logger(__name__)
 
 
 class Server:
-    """Serves metrics, health and the landing page on *addresses*, and on sockets that listen already.
+    """Serves metrics, health and the status page on *addresses*, and on sockets that listen already.
 
     The constructor listens, so that a port in use is known before anything costly begins; clients
     that come before :meth:`start` wait. *web_config* is the path of a web configuration file.

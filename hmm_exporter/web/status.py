@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 
 class ProbeRow(NamedTuple):
-    """One line of the landing page's table; the words are those of ``--check``."""
+    """One line of the status page's table of probes; the words are those of ``--check``."""
 
     name: str
     function: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A scrape: from the registry to a finished page, for one client at a time.
+"""A scrape: from the registry to a finished exposition, or to families for the status page, one at a time.
 
 What the page contains is the collectors' work, which format a client wants ``negotiation``'s.
 """
@@ -9,9 +9,11 @@ from __future__ import annotations
 import gzip
 import threading
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest as _text
+from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.exposition import generate_latest as _openmetrics
 
 from hmm_exporter import log
@@ -31,6 +33,7 @@ _RENDER: Mapping[Format, Callable[[CollectorRegistry], bytes]] = {
 }
 
 _log = log.Logger(__name__)
+_Result = TypeVar("_Result")
 
 
 class Busy(Exception):
@@ -42,7 +45,7 @@ class Failed(Exception):
 
 
 class Telemetry:
-    """Renders a registry; scrapes are serialised, and those that wait are bounded in number."""
+    """Asks a registry; scrapes are serialised, and those that wait are bounded in number."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -54,13 +57,21 @@ class Telemetry:
 
         Raises Busy and Failed; never returns a part of a page.
         """
+        page = self._alone(lambda: _RENDER[form](self._registry), patience)
+        return gzip.compress(page, _GZIP_LEVEL) if compressed else page
+
+    def families(self, patience: float) -> list[Family]:
+        """What a scrape would expose, under the same limits. Raises Busy and Failed."""
+        return self._alone(lambda: list(self._registry.collect()), patience)
+
+    def _alone(self, work: Callable[[], _Result], patience: float) -> _Result:
         if not self._room.acquire(blocking=False):
             raise Busy(f"{MAX_SCRAPES} scrapes are running or waiting already")
         try:
             if not self._one.acquire(timeout=patience):
                 raise Busy(f"another scrape has been running for more than {patience:g} s")
             try:
-                page = _RENDER[form](self._registry)
+                return work()
             except Exception as error:
                 _log.exception("scrape failed")
                 raise Failed(f"a collector failed ({type(error).__name__}); see the log") from None
@@ -68,4 +79,3 @@ class Telemetry:
                 self._one.release()
         finally:
             self._room.release()
-        return gzip.compress(page, _GZIP_LEVEL) if compressed else page
