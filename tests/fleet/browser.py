@@ -77,9 +77,7 @@ class Browser:
         logged = [each["entry"]["text"] for each in self._of("Log.entryAdded")]
         said = [json.dumps(each["args"]) for each in self._of("Runtime.consoleAPICalled")]
         thrown = [json.dumps(each["exceptionDetails"]) for each in self._of("Runtime.exceptionThrown")]
-        return View(
-            width, inner, scroll, requested, (*logged, *said, *thrown), base64.b64decode(shot["data"])
-        )
+        return View(width, inner, scroll, requested, (*logged, *said, *thrown), base64.b64decode(shot["data"]))
 
     def _evaluate(self, expression: str) -> Any:
         return self._ask("Runtime.evaluate", expression=expression)["result"]["value"]

@@ -42,11 +42,14 @@ class Figures:
     @property
     def time(self) -> str:
         """``the last 12 s``, or ``all the time`` so far."""
-        return f"the last {written(self.seconds, Unit.seconds)}" if self.seconds else "all the time"
+        if not self.seconds:
+            return "all the time"
+        seconds = f"{self.seconds:.{1 if self.seconds < 9.95 else 0}f}{NO_BREAK}s"
+        return f"the last {seconds if self.seconds < 120 else written(self.seconds, Unit.seconds)}"
 
     def rate(self, value: Number, unit: Unit) -> str:
-        """What of *value* there was in each second: with ``/s``; the whole where no time is known."""
-        if not self.seconds:
+        """What of *value* there was in each second, with ``/s``; the whole where no time is known."""
+        if not (self.seconds and value):
             return written(value, unit)
         return f"{written(value / self.seconds, unit)}/s"
 

@@ -24,6 +24,7 @@ def section(figures: Figures) -> Html:
     there = [
         metric for metric in METRICS if metric.type is Type.HISTOGRAM and f"{metric.name}_count" in _names(figures)
     ]
+    there.sort(key=lambda metric: _unit(metric) is not Unit.seconds)  # how long matters more than how much
     drawn = [metric for metric in there if figures.total.distributions(metric.name, ())]
     empty = [metric for metric in there if metric not in drawn]
     if not there:
@@ -34,10 +35,6 @@ def section(figures: Figures) -> Html:
         element("div", *(_card(metric, figures) for metric in drawn), class_="cards"),
         element("p", nothing, class_="soft") if empty else Html(),
     )
-
-
-def _names(figures: Figures) -> frozenset[str]:
-    return frozenset(figures.total.counters)
 
 
 def _legend(figures: Figures) -> Html:
@@ -76,8 +73,11 @@ def _figure(
         element(
             "figcaption",
             element("b", name(value)),
-            element("span", *_said("in all", whole, unit)),
-            element("span", *_said(figures.time, new, unit), class_="new") if new else Html(),
+            element(
+                "div",
+                element("p", *_said("in all", whole, unit)),
+                element("p", *_said(figures.time, new, unit), class_="new") if new else Html(),
+            ),
         ),
         svg(whole, new, slots, unit, figures.time),
     )

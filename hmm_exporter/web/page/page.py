@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from urllib.parse import parse_qs
 
 from prometheus_client.metrics_core import Metric as Family
 
-from hmm_exporter.web.page import health, histograms, probes, summary, tables
+from hmm_exporter.web.page import health, histograms, probes, summary, who
 from hmm_exporter.web.page.figures import Figures, Memory
 from hmm_exporter.web.page.markup import Html, element, joined
+from hmm_exporter.web.page.measures import PROCESS
 from hmm_exporter.web.page.style import CONTENT_SECURITY_POLICY, STYLE
 from hmm_exporter.web.status import Status
 from hmm_exporter.web.telemetry import Busy, Failed
@@ -59,7 +59,7 @@ class StatusPage:
             ),
             element(
                 "body",
-                self._header(refresh, order if order in tables.ORDERS else ""),
+                self._header(refresh, order if order in PROCESS else ""),
                 element("main", *self._main(figures, absent, order, refresh)),
             ),
             lang="en",
@@ -80,7 +80,11 @@ class StatusPage:
         return joined(
             element(
                 "header",
-                element("h1", "hmm-exporter ", element("small", self._status.version)),
+                element(
+                    "div",
+                    element("h1", "hmm-exporter ", element("small", self._status.version)),
+                    element("p", "Linux heterogeneous memory management, for Prometheus", class_="soft"),
+                ),
                 element(
                     "nav",
                     element("a", "Metrics", href=self._telemetry_path.lstrip("/")),
@@ -90,14 +94,13 @@ class StatusPage:
                         element(
                             "a",
                             text,
-                            href=tables.query_of(top=order, refresh=each),
+                            href=who.address(top=order, refresh=each),
                             aria_current="true" if each and each == refresh else None,
                         )
                         for each, text in look
                     ),
                 ),
             ),
-            element("p", "Linux heterogeneous memory management, for Prometheus", class_="soft"),
         )
 
     def _main(self, figures: Figures | None, absent: str, order: str, refresh: str) -> Iterable[Html]:
@@ -110,19 +113,7 @@ class StatusPage:
             yield probes.now(self._status, rows, [fact.problem for fact in facts if fact.problem])
             yield element("p", _since(figures), class_="since")
             yield summary.section(figures)
-            ask = partial(tables.query_of, refresh=refresh)
-            yield element(
-                "div",
-                element("section", element("h2", "Processes"), tables.processes(figures, order, ask)),
-                element(
-                    "section",
-                    element("h2", "EBUSY of hmm_range_fault"),
-                    tables.drivers(figures),
-                    element("h2", "Callers that met EBUSY"),
-                    tables.callers(figures),
-                ),
-                class_="who",
-            )
+            yield who.section(figures, order, refresh)
             yield element("section", element("h2", "Histograms"), histograms.section(figures))
             yield element("section", element("h2", "Exporter"), health.section(facts))
         yield element("section", element("h2", "Probes"), probes.table(rows))

@@ -37,9 +37,10 @@ nav a { padding: .3rem .75rem; border: 1px solid var(--line); border-radius: .5r
 nav a:hover, nav a[aria-current] { border-color: var(--link); }
 .soft, .legend, .since { color: var(--soft); font-size: .9rem; }
 .now { margin: .9rem 0; padding: .6rem 1rem; border-radius: .5rem; }
+tr.alarming th, tr.alarming td { color: var(--warn); }
 .now b { margin-right: .5rem; }
 .now ul { padding-left: 1.2rem; }
-.tiles, .cards, .who, .health { display: grid; gap: .75rem; }
+.tiles, .who, .health { display: grid; gap: .75rem; }
 .tiles { grid-template-columns: repeat(4, minmax(0, 1fr)); margin-top: .6rem; }
 .tile, .card, .health > div { min-width: 0; padding: .65rem .9rem; background: var(--card);
   border: 1px solid var(--line); border-radius: .5rem; }
@@ -50,14 +51,14 @@ nav a:hover, nav a[aria-current] { border-color: var(--link); }
 .alarming .value { color: var(--warn); }
 .who { grid-template-columns: minmax(0, 7fr) minmax(0, 5fr); align-items: start; }
 .who h2 { margin-top: 1.4rem; }
-.cards { grid-template-columns: repeat(auto-fill, minmax(min(100%, 25rem), 1fr)); align-items: start;
-  margin-top: .6rem; }
+.cards { columns: 25rem; column-gap: .75rem; margin-top: .6rem; }
+.card { break-inside: avoid; margin-bottom: .75rem; }
 .metric { color: var(--soft); font: .75rem/1.4 ui-monospace, "SF Mono", "DejaVu Sans Mono", monospace; }
 figure { margin-top: .6rem; }
-figcaption { display: flex; flex-wrap: wrap; justify-content: space-between; column-gap: .8rem; font-size: .8rem; }
-figcaption b { flex-basis: 100%; font-size: .85rem; }
-figcaption span { color: var(--soft); }
-figcaption span.new { color: var(--new); }
+figcaption { display: flex; flex-wrap: wrap; justify-content: space-between; column-gap: .8rem; font-size: .78rem; }
+figcaption b { font-size: .85rem; }
+figcaption div { margin-left: auto; color: var(--soft); text-align: right; }
+figcaption .new { color: var(--new); }
 figcaption i { font-style: normal; font-weight: 600; }
 .histogram { display: block; overflow: visible; }
 .histogram text { fill: var(--soft); font-size: 10.5px; }
@@ -77,11 +78,13 @@ thead th { color: var(--soft); font-weight: 500; white-space: nowrap; }
 thead a { color: inherit; }
 thead a[aria-current] { color: var(--ink); font-weight: 700; text-decoration: none; }
 thead a[aria-current]::after { content: " \\2193"; }
-tbody th { font: 500 .85rem/1.5 ui-monospace, "SF Mono", "DejaVu Sans Mono", monospace; }
+tbody th { min-width: 10.5rem; font: 500 .85rem/1.5 ui-monospace, "SF Mono", "DejaVu Sans Mono", monospace; }
+.processes tbody th { min-width: 13rem; }
 th small, td small { display: block; font-size: .75rem; font-weight: 400; color: var(--soft); }
 tbody th, tbody td { border-top: 1px solid var(--line); }
 th.figure, td.figure { text-align: right; white-space: nowrap; }
-.bar { display: block; width: 100%; height: 3px; margin-top: .2rem; transform: scaleX(-1); }
+.bar { display: block; width: 100%; max-width: 9rem; height: 3px; margin: .2rem 0 0 auto;
+  transform: scaleX(-1); }
 .health { grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
 dt { color: var(--soft); font-size: .85rem; }
 td.kind { white-space: nowrap; color: var(--soft); }
@@ -94,28 +97,31 @@ td.reason { color: var(--soft); }
 @media (max-width: 64rem) { .who { grid-template-columns: minmax(0, 1fr); gap: 0; } }
 @media (max-width: 44rem) {
   body { padding: 1rem .9rem 2rem; }
+  nav a { padding: .3rem .6rem; }
   .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .5rem; }
   .tile { padding: .5rem .7rem; }
   .tile .value { font-size: 1.3rem; }
-  .probes thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
-  .processes thead tr { display: flex; flex-wrap: wrap; column-gap: .8rem; padding: .3rem .8rem; }
-  .processes thead th { padding: 0; }
-  .processes thead th:first-child { display: none; }
-  .probes, .processes, .probes tbody, .processes tbody, .probes tr, .probes th, .probes td { display: block; }
+  .figures thead, .probes thead { position: absolute; width: 1px; height: 1px; overflow: hidden;
+    clip-path: inset(50%); }
+  .figures, .probes, .figures tbody, .probes tbody, .probes tr, .probes th, .probes td { display: block; }
+  .figures thead.sorts { position: static; display: block; width: auto; height: auto; clip-path: none; }
+  .sorts tr { display: flex; flex-wrap: wrap; column-gap: .8rem; padding: .35rem .8rem; }
+  .sorts th { padding: 0; }
+  .sorts th:first-child { display: none; }
+  .figures tbody tr { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: .3rem .8rem;
+    padding: .5rem .8rem; border-top: 1px solid var(--line); }
+  .figures tbody tr:first-child { border-top: 0; }
+  .figures tbody th { grid-column: 1 / -1; min-width: 0; padding: 0; border: 0; }
+  .figures tbody td { padding: 0; border: 0; text-align: left; }
+  .figures tbody td.soft { display: none; }
+  .figures tbody td::before { content: attr(data-label); display: block; color: var(--soft); font-size: .75rem; }
+  .figures .bar { margin-left: 0; transform: none; }
   .probes { border: 0; background: none; }
   .probes tr { margin-bottom: .5rem; padding: .5rem .8rem; background: var(--card); border: 1px solid var(--line);
     border-radius: .5rem; }
   .probes tbody th, .probes tbody td { padding: .1rem 0; border: 0; white-space: normal; }
   .probes tbody td.kind, .probes tbody td.mark { display: inline-block; margin-right: .6rem; }
-  .probes tbody td:empty, .probes tbody td.kind:empty { display: none; }
-  .processes tbody tr { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); padding: .5rem .8rem;
-    border-top: 1px solid var(--line); gap: .3rem .8rem; }
-  .processes tbody th { grid-column: 1 / -1; padding: 0; border: 0; }
-  .processes tbody td { padding: 0; border: 0; text-align: left; }
-  .processes tbody td::before { content: attr(data-label); display: block; color: var(--soft); font-size: .75rem; }
-  .processes .bar { transform: none; }
-  .drivers th, .drivers td, .callers th, .callers td { padding: .35rem .5rem; }
-  .drivers { font-size: .8rem; } .drivers thead th { white-space: normal; } }
+  .probes tbody td:empty, .probes tbody td.kind:empty { display: none; } }
 """
 )
 
