@@ -21,9 +21,8 @@ _MOST = 4
 
 
 def section(figures: Figures) -> Html:
-    there = [
-        metric for metric in METRICS if metric.type is Type.HISTOGRAM and f"{metric.name}_count" in _names(figures)
-    ]
+    kept = figures.total.histograms
+    there = [metric for metric in METRICS if metric.type is Type.HISTOGRAM and metric.name in kept]
     there.sort(key=lambda metric: _unit(metric) is not Unit.seconds)  # how long matters more than how much
     drawn = [metric for metric in there if figures.total.distributions(metric.name, ())]
     empty = [metric for metric in there if metric not in drawn]

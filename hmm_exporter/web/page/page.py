@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 from prometheus_client.metrics_core import Metric as Family
 
@@ -42,7 +42,7 @@ class StatusPage:
 
     def render(self, query: str) -> bytes:
         """The page in UTF-8. Links are relative, so that it works behind a proxy's path prefix."""
-        chosen = {key: values[-1] for key, values in parse_qs(query, max_num_fields=20).items()}
+        chosen = dict(parse_qsl(query))
         refresh = next((each for each in map(str, REFRESHES) if each == chosen.get("refresh")), "")
         order = chosen.get("top", "")
         figures, absent = self._look()
