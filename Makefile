@@ -51,8 +51,9 @@ bench: setup lab-packages ## writes docs/benchmark.md: some fifteen minutes, on 
 dashboards: .venv/fleet ## writes dashboards/grafana/*.json, as dashboards/grafana/generate has them
 	@.venv/bin/python -m dashboards.grafana.generate
 
-pictures: setup fleet-packages .venv/fleet ## draws the dashboards after ten minutes of the simulator, which is how long it takes; writes build/pictures and docs/images
+pictures: setup fleet-packages .venv/fleet ## draws the status page, and the dashboards after ten minutes of the simulator, which is how long it takes; writes build/pictures and docs/images
 	@scripts/debian.sh install chromium-headless-shell fonts-dejavu-core pngquant
+	@.venv/bin/python -m tests.fleet.status_page
 	@.venv/bin/python -m tests.fleet.pictures
 
 lint: setup lint-packages .venv/lint .venv/fleet ## ruff, mypy, shellcheck
@@ -89,6 +90,7 @@ bcc-packages:
 
 fleet-packages: install-packages
 	@scripts/debian.sh install openssl systemd
+	-@scripts/debian.sh install chromium-headless-shell fonts-dejavu-core # Ubuntu has none; its tests then say so
 	@scripts/debian.sh extract sid $(DEBIAN)/sid prometheus promtool kustomize
 	@scripts/debian.sh extract bookworm $(DEBIAN)/bookworm prometheus
 	@scripts/debian.sh extract trixie $(DEBIAN)/trixie haproxy libc6 libcrypt1 libssl3t64 liblua5.4-0 libopentracing1 \

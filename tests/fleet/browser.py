@@ -35,6 +35,11 @@ class View:
     """Every address that was asked for, data: included."""
     complaints: tuple[str, ...]
     """Of the console and the log: violations of the policy, errors of any kind."""
+    title: str
+    text: str
+    background: str
+    histograms: int
+    """Elements of that class."""
     picture: bytes
     """PNG, from the top to the end, or as high as was asked for."""
 
@@ -69,7 +74,6 @@ class Browser:
         self._events.clear()
         self._ask("Page.navigate", url=url)
         self._wait_for("Page.loadEventFired")
-        inner, scroll = (int(self._evaluate(each)) for each in ("innerWidth", "document.documentElement.scrollWidth"))
         size = self._ask("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": width, "height": height or size["height"], "scale": 1}
         shot = self._ask("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
@@ -77,7 +81,18 @@ class Browser:
         logged = [each["entry"]["text"] for each in self._of("Log.entryAdded")]
         said = [json.dumps(each["args"]) for each in self._of("Runtime.consoleAPICalled")]
         thrown = [json.dumps(each["exceptionDetails"]) for each in self._of("Runtime.exceptionThrown")]
-        return View(width, inner, scroll, requested, (*logged, *said, *thrown), base64.b64decode(shot["data"]))
+        return View(
+            width,
+            self._evaluate("innerWidth"),
+            self._evaluate("document.documentElement.scrollWidth"),
+            requested,
+            (*logged, *said, *thrown),
+            self._evaluate("document.title"),
+            self._evaluate("document.body.innerText"),
+            self._evaluate("getComputedStyle(document.body).backgroundColor"),
+            self._evaluate("document.querySelectorAll('.histogram').length"),
+            base64.b64decode(shot["data"]),
+        )
 
     def _evaluate(self, expression: str) -> Any:
         return self._ask("Runtime.evaluate", expression=expression)["result"]["value"]

@@ -2,7 +2,7 @@
 """`make pictures`: what the dashboards would show of ten minutes of the simulated fleet, from Prometheus' answers.
 
 No Grafana runs here: this lays panels out by their gridPos and draws them, to see that a dashboard can be read. Whole
-ones go to build/pictures, what the README shows to docs/images.
+ones go to build/pictures, what the README shows to docs/images. The status page is status_page.py's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fleet import drawing
+from tests.fleet import browser, drawing
 from tests.fleet.dashboards import Json, everything_chosen, files, filled_in, load, variables
 from tests.fleet.drawing import Line
 from tests.fleet.prometheus import Prometheus, Series
@@ -27,7 +27,6 @@ SECONDS = 600  # the simulator's day
 STEP, RATE_INTERVAL = 4, "20s"
 WIDTH, CELL, GAP = 1400, 30, 8  # a row of Grafana's grid is 30 pixels high, with 8 between two
 HEAD, TITLE = 84, 30
-BROWSER = ("chromium-headless-shell", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--log-level=3")
 #: What the README shows: from the top to before this row's heading.
 IN_README = {"hmm-fleet": "How fast, and what does not move?", "hmm-node": "What does not move, and why?"}
 
@@ -198,7 +197,7 @@ def shoot(page: str, height: int, to: Path) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".html") as file:
         file.write(page)
         file.flush()
-        _run(*BROWSER, f"--window-size={WIDTH},{height}", f"--screenshot={to}", f"file://{file.name}")
+        _run(*browser.COMMAND, f"--window-size={WIDTH},{height}", f"--screenshot={to}", f"file://{file.name}")
 
 
 def shrink(picture: Path) -> None:
