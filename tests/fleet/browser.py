@@ -19,6 +19,8 @@ COMMAND = ("chromium-headless-shell", "--no-sandbox", "--disable-gpu", "--hide-s
 #: The browser reads from descriptor 3 and writes to 4.
 _PIPE = ("sh", "-c", 'exec "$0" "$@" 3<&0 4>&1', *COMMAND, "--remote-debugging-pipe", "about:blank")
 _SECONDS = 60
+MARGIN = 16
+"""Pixels above an element that a picture begins with."""
 
 Json = dict[str, Any]
 
@@ -41,7 +43,7 @@ class View:
     histograms: int
     """Elements of that class."""
     picture: bytes
-    """PNG, from the top to the end, or as high as was asked for."""
+    """PNG."""
 
 
 class Browser:
@@ -67,15 +69,19 @@ class Browser:
         self._process.kill()
         self._process.wait()
 
-    def view(self, url: str, width: int, scheme: str, height: int = 0) -> View:
-        """*scheme* is light or dark; *height* 0 is as high as the page is."""
+    def view(self, url: str, width: int, scheme: str, part: tuple[str, str] = ("html", "html")) -> View:
+        """*scheme* is light or dark; of *part*, the picture begins with the first element and ends with the second."""
         self._ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         self._ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self._events.clear()
         self._ask("Page.navigate", url=url)
         self._wait_for("Page.loadEventFired")
-        size = self._ask("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": width, "height": height or size["height"], "scale": 1}
+        edges = ((part[0], "top"), (part[1], "bottom"))
+        top, bottom = (
+            self._evaluate(f"document.querySelector('{its}').getBoundingClientRect().{edge}") for its, edge in edges
+        )
+        top = max(0, top - MARGIN)
+        clip = {"x": 0, "y": top, "width": width, "height": bottom - top, "scale": 1}
         shot = self._ask("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
         requested = tuple(each["request"]["url"] for each in self._of("Network.requestWillBeSent"))
         logged = [each["entry"]["text"] for each in self._of("Log.entryAdded")]

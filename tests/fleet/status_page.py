@@ -22,8 +22,11 @@ SCHEMES = ("light", "dark")
 EACH = tuple(itertools.product(WIDTHS, SCHEMES))
 _LONGEST = 600
 _SECONDS = 15
-#: What the README shows: down to that pixel.
-_IN_README = {("wide", "light"): ("status", 1540), ("narrow", "dark"): ("status-narrow", 1540)}
+#: What the README shows: from the top of one element to the end of another.
+_IN_README = {
+    "status": ("wide", "light", ("html", ".who")),
+    "status-histograms": ("wide", "dark", (".histograms", ".histograms")),
+}
 
 
 @contextlib.contextmanager
@@ -31,10 +34,10 @@ def busy_node(folder: Path) -> Iterator[str]:
     """The page's address, while every scenario is played in pods and jobs."""
     files, cgroups = simulated_node(folder)
     chosen = [word for name in scenarios() for word in ("--scenario", name)]
-    command = [SIMULATOR, "run", "--seconds", str(_LONGEST), "--rate", str(EVENTS_PER_SECOND), *chosen]
+    command = [str(SIMULATOR), "run", "--seconds", str(_LONGEST), "--rate", str(EVENTS_PER_SECOND), *chosen]
     with (
         Exporter(folder, {**CONFIGURATION, **WORKLOADS, **files.options}) as exporter,
-        subprocess.Popen([*command, "--cgroups", cgroups], stdout=subprocess.DEVNULL) as player,
+        subprocess.Popen([*command, "--cgroups", str(cgroups)], stdout=subprocess.DEVNULL) as player,
     ):
         try:
             yield f"{exporter.url}/"
@@ -53,15 +56,15 @@ def looks(url: str, seconds: float) -> tuple[View, dict[tuple[str, str], View]]:
 
 
 def main() -> None:
-    """Whole pages to build/pictures, the upper part of two to docs/images."""
+    """Whole pages to build/pictures, parts to docs/images."""
     with tempfile.TemporaryDirectory() as folder, busy_node(Path(folder)) as url:
         _, views = looks(url, _SECONDS)
         for each, view in views.items():
             _write(view, ROOT / f"build/pictures/status-{'-'.join(each)}.png")
         with Browser() as browser:
-            for (width, scheme), (name, height) in _IN_README.items():
+            for name, (width, scheme, part) in _IN_README.items():
                 picture = ROOT / f"docs/images/{name}.png"
-                _write(browser.view(url, WIDTHS[width], scheme, height), picture)
+                _write(browser.view(url, WIDTHS[width], scheme, part), picture)
                 shrink(picture)
 
 

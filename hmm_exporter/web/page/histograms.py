@@ -40,9 +40,8 @@ def _legend(figures: Figures) -> Html:
     keys = [element("span", class_="swatch whole"), "share of all events"]
     if figures.seconds:
         keys += [element("span", class_="swatch new"), f"of those in {figures.time}"]
-    return element(
-        "p", *keys, " · a bucket reaches from the mark on its left, exclusive, to the one on its right", class_="legend"
-    )
+    bounds = element("span", "a bucket reaches from the mark on its left, exclusive, to the one on its right")
+    return element("p", *keys, " ", bounds, class_="legend")
 
 
 def _card(metric: Metric, figures: Figures) -> Html:

@@ -114,7 +114,7 @@ class StatusPage:
             yield element("p", _since(figures), class_="since")
             yield summary.section(figures)
             yield who.section(figures, order, refresh)
-            yield element("section", element("h2", "Histograms"), histograms.section(figures))
+            yield element("section", element("h2", "Histograms"), histograms.section(figures), class_="histograms")
             yield element("section", element("h2", "Exporter"), health.section(facts))
         yield element("section", element("h2", "Probes"), probes.table(rows))
 

@@ -69,6 +69,7 @@ rect.new, .bar rect { fill: var(--new); }
 g:hover rect.whole { fill: var(--soft); }
 .swatch { display: inline-block; width: .8rem; height: .8rem; margin: 0 .35rem 0 .8rem; border-radius: 2px; }
 .swatch:first-child { margin-left: 0; }
+.legend span:not(.swatch) { display: inline-block; margin-left: 1.2rem; }
 .swatch.whole { background: var(--whole); }
 .swatch.new { background: var(--new); }
 table { width: 100%; border-collapse: separate; border-spacing: 0; background: var(--card);
@@ -116,6 +117,7 @@ td.reason { color: var(--soft); }
   .figures tbody td.soft { display: none; }
   .figures tbody td::before { content: attr(data-label); display: block; color: var(--soft); font-size: .75rem; }
   .figures .bar { margin-left: 0; transform: none; }
+  figcaption div { margin-left: 0; text-align: left; }
   .probes { border: 0; background: none; }
   .probes tr { margin-bottom: .5rem; padding: .5rem .8rem; background: var(--card); border: 1px solid var(--line);
     border-radius: .5rem; }

@@ -29,6 +29,22 @@ def test_the_difference_of_two_snapshots_leaves_out_what_stood_still() -> None:
     assert later.since(earlier).sums("hmm_a_total", ("x",)) == {("1",): 3, ("3",): 1}
 
 
+def test_what_went_back_has_begun_anew() -> None:
+    earlier = snapshot([counter("hmm_a", ({}, 9)), histogram("hmm_h", Size.bytes, {}, {0: 2, 3: 5}, 100)])
+    later = snapshot([counter("hmm_a", ({}, 4)), histogram("hmm_h", Size.bytes, {}, {0: 3, 3: 1}, 60)])
+    new = later.since(earlier)
+    assert new.total("hmm_a_total") == 4
+    assert new.distributions("hmm_h", ())[()].count == later.distributions("hmm_h", ())[()].count
+
+
+def test_of_a_histogram_what_was_observed_in_between_is_left() -> None:
+    earlier = snapshot([histogram("hmm_h", Size.bytes, {"x": "1"}, {0: 2, 3: 1}, 100)])
+    later = snapshot([histogram("hmm_h", Size.bytes, {"x": "1"}, {0: 2, 3: 5}, 180)])
+    (its,) = later.since(earlier).distributions("hmm_h", ("x",)).values()
+    assert (its.counts[0], its.counts[3], its.sum) == (0, 4, 80)
+    assert later.since(later).distributions("hmm_h", ("x",)) == {}
+
+
 def test_a_histogram_is_taken_apart_and_added_up() -> None:
     families = [histogram("hmm_h", Size.bytes, {"x": each}, {0: 2, 3: 1, 25: 4}, 100) for each in ("1", "2")]
     families[0].samples += families[1].samples
