@@ -8,7 +8,6 @@ belong here, but for how they are written.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from prometheus_client.metrics_core import Metric as Family
 from hmm_exporter.report.snapshot import Number, Snapshot, snapshot
 from hmm_exporter.report.units import Unit, figure
 from hmm_exporter.web.page.markup import NO_BREAK
-from hmm_exporter.web.telemetry import Busy
 
 SHORTEST_SECONDS = 2.0
 """Who looks again sooner sees the same: rates over less would jump, and many viewers cost one scrape in that time."""
@@ -63,27 +61,21 @@ class Memory:
         """*families* are those of a scrape, for which it waits so many seconds; it may raise Busy and Failed."""
         self._families = families
         self._clock = clock
-        self._one = threading.Lock()
         self._newest: tuple[float, Figures] | None = None
 
     def look(self, patience: float) -> Figures:
-        """Raises Busy and Failed. However many look at once, at most one of them is in a scrape's way."""
-        if not self._one.acquire(timeout=patience):
-            raise Busy(f"others have been waiting for this page for more than {patience:g} s")
-        try:
-            if self._newest and self._clock() - self._newest[0] < SHORTEST_SECONDS:
-                return self._newest[1]
-            total = snapshot(self._families(patience))
-            now = self._clock()
-            if self._newest and now - self._newest[0] < FORGET_SECONDS:
-                before, figures = self._newest
-                found = Figures(total, total.since(figures.total), now - before)
-            else:
-                found = Figures(total, total, 0.0)
-            self._newest = now, found
-            return found
-        finally:
-            self._one.release()
+        """By one caller at a time. Raises Busy and Failed."""
+        if self._newest and self._clock() - self._newest[0] < SHORTEST_SECONDS:
+            return self._newest[1]
+        total = snapshot(self._families(patience))
+        now = self._clock()
+        if self._newest and now - self._newest[0] < FORGET_SECONDS:
+            before, figures = self._newest
+            found = Figures(total, total.since(figures.total), now - before)
+        else:
+            found = Figures(total, total, 0.0)
+        self._newest = now, found
+        return found
 
 
 def written(value: Number, unit: Unit) -> str:

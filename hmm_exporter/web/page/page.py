@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from urllib.parse import parse_qsl
@@ -38,14 +39,25 @@ class StatusPage:
         """*families* are those of a scrape, for which it waits so many seconds; it may raise Busy and Failed."""
         self._status = status
         self._memory = Memory(families, clock)
+        self._one = threading.Lock()
         self._telemetry_path = telemetry_path
 
     def render(self, query: str) -> bytes:
-        """The page in UTF-8. Links are relative, so that it works behind a proxy's path prefix."""
+        """The page in UTF-8. Links are relative, so that it works behind a proxy's path prefix.
+
+        One at a time has figures: however many look, one of them asks for a scrape, and one is drawn.
+        """
+        if not self._one.acquire(timeout=PATIENCE):
+            return self._page(query, None, f"others have been looking at this page for more than {PATIENCE:g} s")
+        try:
+            return self._page(query, *self._look())
+        finally:
+            self._one.release()
+
+    def _page(self, query: str, figures: Figures | None, absent: str) -> bytes:
         chosen = dict(parse_qsl(query))
         refresh = next((each for each in map(str, REFRESHES) if each == chosen.get("refresh")), "")
         order = chosen.get("top", "")
-        figures, absent = self._look()
         page = element(
             "html",
             element(

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 from prometheus_client.metrics_core import Metric as Family
 
@@ -94,24 +92,6 @@ def test_a_scrape_that_is_busy_takes_nothing_from_the_next_look() -> None:
     seen.clock.seconds += 5
     figures = memory.look(1)
     assert (figures.seconds, figures.new.total("hmm_a_total")) == (10, 20)
-
-
-def test_however_many_look_at_once_one_of_them_asks() -> None:
-    begun, go_on = threading.Event(), threading.Event()
-
-    def slow(patience: float) -> list[Family]:
-        begun.set()
-        assert go_on.wait(30)
-        return []
-
-    memory = Memory(slow)
-    first = threading.Thread(target=memory.look, args=(1,))
-    first.start()
-    assert begun.wait(30)
-    with pytest.raises(Busy, match="others have been waiting for this page for more than 0 s"):
-        memory.look(0)
-    go_on.set()
-    first.join()
 
 
 @pytest.mark.parametrize(

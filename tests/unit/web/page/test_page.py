@@ -156,6 +156,27 @@ def test_while_a_scrape_runs_the_page_waits_for_it_and_then_says_so(
     assert "No figures" not in look(web).text
 
 
+def test_while_somebody_else_looks_the_page_waits_and_then_says_so(
+    web: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And only one of them is in a scrape's way."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        assert not begun.is_set()
+        begun.set()
+        assert go_on.wait(30)
+
+    web.collector.before = wait
+    first = threading.Thread(target=web.ask, args=("/",))
+    first.start()
+    assert begun.wait(30)
+    monkeypatch.setattr(page_module, "PATIENCE", 0.05)
+    assert "No figures: others have been looking at this page for more than 0.05 s." in look(web).text
+    go_on.set()
+    first.join()
+
+
 def test_without_maps_the_page_has_what_there_is(tmp_path: Path) -> None:
     texts = Viewer(World(Bpf(), None, tmp_path)).look().texts
     assert texts.count("not watched") == 8
