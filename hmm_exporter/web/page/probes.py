@@ -15,6 +15,8 @@ from hmm_exporter.web.status import ProbeRow, Status
 # A probe that was asked for and is not there is bad; one that this kernel has not, or that is
 # switched off, is not.
 _COLOURS = {"attached": "good", "denied": "bad", "error": "bad", "shed": "warn"}
+_MOST_LACKING = 3
+"""Probes that are named at the top: where a right is missing, it is for all of them."""
 
 
 def now(status: Status, probes: Sequence[ProbeRow], problems: Sequence[str]) -> Html:
@@ -33,7 +35,11 @@ def now(status: Status, probes: Sequence[ProbeRow], problems: Sequence[str]) -> 
     else:
         colour, word = "good", "Ready"
     text = "; ".join(part for part in said if part)
-    lines = element("ul", *(element("li", problem) for problem in problems)) if problems else Html()
+    lacking = [f"{probe.name}: {probe.state}: {probe.reason}" for probe in probes if _COLOURS.get(probe.state) == "bad"]
+    if len(lacking) > _MOST_LACKING:
+        lacking[_MOST_LACKING:] = [f"and {len(lacking) - _MOST_LACKING} more probes, see below"]
+    items = [element("li", line) for line in (*lacking, *problems)]
+    lines = element("ul", *items) if items else Html()
     return element("div", element("p", element("b", word), text), lines, class_=f"now {colour}")
 
 
