@@ -34,7 +34,7 @@ def _tile(its: Sum | Share, figures: Figures) -> Html:
     else:
         share = its.values(figures.new, ()).get(())
         value = NONE if share is None else percent(share)
-        note = its.nothing if share is None else " · ".join(_amount(its.what, figures))
+        note = its.nothing if share is None else _note(its.what, figures)
         alarms = its.alarms(figures)
         if its.by and alarms:
             note = ", ".join(f"{labels[0]} {percent(each)}" for labels, each in sorted(alarms.items()))
@@ -48,9 +48,17 @@ def _tile(its: Sum | Share, figures: Figures) -> Html:
     )
 
 
+def _note(what: Sum, figures: Figures) -> str:
+    amount, note = _amount(what, figures)
+    return f"{amount} · {note}" if what.total(figures.total) else note
+
+
 def _amount(what: Sum, figures: Figures) -> tuple[str, str]:
     """A rate and what it is in all; where no time is known, what it is in all."""
-    total = written(what.total(figures.total), what.unit)
-    return (
-        (figures.rate(what.total(figures.new), what.unit), f"{total} in all") if figures.seconds else (total, "in all")
-    )
+    total = what.total(figures.total)
+    if not total:
+        return "0", "none so far"
+    in_all = written(total, what.unit)
+    if not figures.seconds:
+        return in_all, "in all"
+    return figures.rate(what.total(figures.new), what.unit), f"{in_all} in all"

@@ -46,6 +46,8 @@ def test_where_there_is_nothing_to_have_a_share_of_that_is_said(viewer: Viewer) 
     page = viewer.look()
     assert tile(page, "Thrash") == ("—", "nothing moved to a device")
     assert tile(page, "EBUSY") == ("—", "no range was walked")
+    assert tile(page, "Refused migrations") == ("0 %", "none so far")
+    assert tile(page, "CPU threads stalled") == ("0", "none so far")
 
 
 def test_an_alarm_names_who_it_is_about(viewer: Viewer) -> None:
