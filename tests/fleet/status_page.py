@@ -61,6 +61,7 @@ def main() -> None:
         _, views = looks(url, _SECONDS)
         for each, view in views.items():
             _write(view, ROOT / f"build/pictures/status-{'-'.join(each)}.png")
+        time.sleep(_SECONDS)
         with Browser() as browser:
             for name, (width, scheme, part) in _IN_README.items():
                 picture = ROOT / f"docs/images/{name}.png"
