@@ -238,9 +238,11 @@ def test_the_serving_process_maps_no_llvm_and_no_bcc(tmp_path: Path) -> None:
         assert not re.search(r"libLLVM|libclang|libbcc|libbpf", mapped)
 
 
-def test_no_child_stays_behind_when_it_serves(tmp_path: Path) -> None:
+def test_no_child_but_the_helper_stays_when_it_serves(tmp_path: Path) -> None:
     with Exporter(tmp_path) as exporter:
-        assert not Path(f"/proc/{exporter.process.pid}/task/{exporter.process.pid}/children").read_text()
+        pid = exporter.process.pid
+        (helper,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        assert Path(f"/proc/{helper}/comm").read_text() == "hmm-helper\n"
 
 
 HANGING_LOADER = """
