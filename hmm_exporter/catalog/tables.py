@@ -246,8 +246,8 @@ PROBE_CALL = Table(
     Kind.ARRAY,
     (Key("probe", "u8", count=len(PROBES)),),
     # `entered` and `returned` only where return probes can be missed (kprobe, uprobe);
-    # `untracked` calls found no room in the table of threads.
-    _counters("entered", "returned", "untracked"),
+    # `untracked` calls found no room in the table of threads; `runs` are those of all its programs.
+    _counters("entered", "returned", "untracked", "runs"),
 )
 
 ROW_TABLES = (

@@ -114,7 +114,7 @@ class ProbeRuns:
         )
         for probe, each in runs.items():
             number = next(at for at, candidate in enumerate(PROBES) if candidate.name == probe)
-            entered, _, untracked = rows[tables.PROBE_CALL][number].words
+            entered, _, untracked, _ = rows[tables.PROBE_CALL][number].words
             returned = rows_after[number].words[1]
             inside = sum(thread.inside >> number & 1 for thread in threads)
             # Entries were read first and returns last, so this is never more than the truth, and

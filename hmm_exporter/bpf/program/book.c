@@ -1,5 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What several subjects book: an event without labels, a failure, a process's counters. */
+/* What several subjects book: a run, an event without labels, a failure, a process's counters. */
+
+INLINE void count_run(u32 probe)
+{
+	struct probe_call *row = probe_call_row(probe);
+
+	if (row)
+		add(&row->runs, 1);
+}
 
 INLINE void count_event(u8 event)
 {

@@ -35,10 +35,20 @@ static u64 (*get_current_task)(void) = (void *)35;
 #endif
 #endif
 
+/* A program, and before anything else that it ran: what watching costs is known by that (hmm_exporter/governor). */
+#define PROGRAM(when, function, context) \
+INLINE int on_##when##_##function(context *ctx); \
+int when##_##function(context *ctx) \
+{ \
+	count_run(PROBE_##function); \
+	return on_##when##_##function(ctx); \
+} \
+INLINE int on_##when##_##function(context *ctx)
+
 /* ENTER(function) and LEAVE(function) begin a program; TRACEPOINT(name) a raw tracepoint's. */
 #ifdef BUILD_FENTRY
-#define ENTER(function) int enter_##function(u64 *ctx)
-#define LEAVE(function) int leave_##function(u64 *ctx)
+#define ENTER(function) PROGRAM(enter, function, u64)
+#define LEAVE(function) PROGRAM(leave, function, u64)
 #define ARGUMENT_1(ctx) (ctx[0])
 #define ARGUMENT_2(ctx) (ctx[1])
 #define ARGUMENT_3(ctx) (ctx[2])
@@ -49,8 +59,8 @@ static u64 (*get_current_task)(void) = (void *)35;
 #define KEPT_1(ctx, kept) ARGUMENT_1(ctx)
 #define CURRENT_TASK(ctx) get_current_task()
 #else
-#define ENTER(function) int enter_##function(struct pt_regs *ctx)
-#define LEAVE(function) int leave_##function(struct pt_regs *ctx)
+#define ENTER(function) PROGRAM(enter, function, struct pt_regs)
+#define LEAVE(function) PROGRAM(leave, function, struct pt_regs)
 #define ARGUMENT_1(ctx) PT_REGS_PARM1(ctx)
 #define ARGUMENT_2(ctx) PT_REGS_PARM2(ctx)
 #define ARGUMENT_3(ctx) PT_REGS_PARM3(ctx)
@@ -72,11 +82,11 @@ static u64 (*get_current_task)(void) = (void *)35;
 #endif
 
 #ifdef BUILD_UPROBE
-#define TRACEPOINT(name) int enter_##name(struct pt_regs *ctx)
+#define TRACEPOINT(name) PROGRAM(enter, name, struct pt_regs)
 #define TRACEPOINT_3(ctx) PT_REGS_PARM3(ctx)
 #define STACK_OF (1 << 8) /* BPF_F_USER_STACK */
 #else
-#define TRACEPOINT(name) int enter_##name(u64 *ctx)
+#define TRACEPOINT(name) PROGRAM(enter, name, u64)
 #define TRACEPOINT_3(ctx) (ctx[2])
 #define STACK_OF 0
 #endif
