@@ -196,13 +196,13 @@ class MapSet:
             for at in range(len(keys) // 4)
         ]
 
-    def remove_thread(self, thread: Thread) -> bool:
-        """Forget a thread; False if it went by itself."""
+    def remove_thread(self, thread: Thread) -> Thread | None:
+        """Forget a thread, and give back what it was inside of at that moment; None if it went by itself."""
         try:
-            syscall.map_delete(self.fds["thread_map"], thread.key)
+            value = syscall.map_lookup_and_delete(self.fds["thread_map"], thread.key, self._thread_bytes)
         except OSError:
-            return False
-        return True
+            return None
+        return Thread(thread.key, *struct.unpack_from("<QQ", value))
 
     def write_devices(self, ram_end: int, regions: Sequence[tuple[int, int, int]]) -> None:
         """Tell the programs whose page frames are whose: (first, last, number) of at most DEVICE_REGIONS."""

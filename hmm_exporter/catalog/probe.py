@@ -13,6 +13,10 @@ class Group:
     name: str
     default: bool
     help: str
+    shed: int
+    """Its place among those that are shed, one at a time, where watching costs more than limits.cpu."""
+    meanwhile: str = ""
+    """What the metrics of other groups do not tell without it. Their totals are exact all the same."""
 
 
 @dataclass(frozen=True)

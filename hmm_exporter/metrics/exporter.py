@@ -87,24 +87,31 @@ def program_runs(fd: int) -> Runs:
     return Runs(numbers.get("run_cnt", 0), numbers.get("run_time_ns", 0), numbers.get("recursion_misses", 0))
 
 
+def statistics_are_on() -> bool:
+    """Whether the kernel counts and times all runs, not only those of the governor's seconds.
+
+    It does, too, while any process asks for it; that leaves no trace.
+    """
+    try:
+        return Path("/proc/sys/kernel/bpf_stats_enabled").read_text().strip() == "1"
+    except OSError:  # before 5.1
+        return False
+
+
 class ProbeRuns:
     """Runs and misses of each probe's programs."""
 
     def __init__(self, programs: Sequence[Program]) -> None:
-        self._programs = tuple(programs)
-        """Also those that are not attached at the moment."""
+        """``programs``: those that are loaded, attached or not; there may be others later."""
+        self._programs = programs
         self._lost_returns: dict[str, int] = {}
-
-    def watch(self, programs: Sequence[Program]) -> None:
-        """There may be more of them now; what was missed before stays counted."""
-        self._programs = tuple(programs)
 
     def families(self, rows: Rows, threads: Sequence[Thread], rows_after: Sequence[Row]) -> Iterator[Family]:
         """``rows_after``: PROBE_CALL read once more, after the threads."""
         runs: dict[str, list[Runs]] = {}
         for program in self._programs:
             runs.setdefault(program.probe, []).append(program_runs(program.fd))
-        if any(run.runs for each in runs.values() for run in each):
+        if statistics_are_on():
             yield from _run_families(runs)
         missed = CounterMetricFamily(
             "hmm_exporter_probe_missed",
@@ -134,12 +141,12 @@ class ProbeRuns:
 def _run_families(runs: Mapping[str, Sequence[Runs]]) -> Iterator[Family]:
     count = CounterMetricFamily(
         "hmm_exporter_probe_runs",
-        "Runs of the probe's programs while the kernel's BPF statistics were on.",
+        "Runs of the probe's programs that the kernel has timed; where kernel.bpf_stats_enabled is 1.",
         labels=("probe",),
     )
     seconds = CounterMetricFamily(
         "hmm_exporter_probe_run_seconds",
-        "Time in the probe's programs while the kernel's BPF statistics were on.",
+        "Time in those runs of the probe's programs; where kernel.bpf_stats_enabled is 1.",
         labels=("probe",),
     )
     for probe, each in runs.items():

@@ -104,9 +104,25 @@ class Idle:
     def sweep_threads(self, threads: Iterable[Thread]) -> None:
         """Forget threads that entered too long ago; a migration among them is abandoned."""
         oldest = (self._clock() - THREAD_SECONDS) * 1e9
+        self._end_threads(thread for thread in threads if thread.since < oldest)
+
+    def end_threads(self, threads: Iterable[Thread], unwatched: int) -> None:
+        """Forget threads that are inside of nothing but functions of these bits: nobody sees them return.
+
+        A thread that is inside of another one, too, is left until that returns, or its migration would be lost; and so
+        is one that is just entering or leaving.
+        """
+        self._end_threads(thread for thread in threads if thread.inside and not thread.inside & ~unwatched)
+
+    def _end_threads(self, threads: Iterable[Thread]) -> None:
         for thread in threads:
-            if thread.since < oldest and self._maps.remove_thread(thread) and thread.inside & books.IN_MIGRATION:
+            last = self._maps.remove_thread(thread)
+            if last and last.inside & books.IN_MIGRATION:
                 self.gone = self.gone.plus(Totals(abandoned=1))
+
+    def forget_arrivals(self) -> None:
+        """Nobody has seen for a while what arrived and what came back: no residency would be right."""
+        arrivals.forget(self._maps.fds, int(self._clock() * 1e9), self._maps.arrivals)
 
     def sweep_arrivals(self) -> None:
         """Forget when regions arrived on a device that did so too long ago.

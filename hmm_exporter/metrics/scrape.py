@@ -92,7 +92,6 @@ class Scrape:
         """
         with self._lock:
             self._collector.watch(self._there(outcomes))
-            self._runs.watch(self._attachments.programs)
             self._probes = tuple(exporter.probes(outcomes))
 
     def limit(self, limits: Limits) -> None:
@@ -102,6 +101,23 @@ class Scrape:
             self.names.limit(limits.callers)
             if self._idle:
                 self._idle.limit(limits.idle_ttl)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """No scrape, and no sweep, is under way in the block."""
+        with self._lock:
+            yield
+
+    def end_threads(self, unwatched: int) -> None:
+        """Forget threads that are inside of nothing but functions of these bits, which nobody watches any more."""
+        with self._lock:
+            if self._maps and self._idle:
+                self._idle.end_threads(self._maps.read_threads(), unwatched)
+
+    def forget_arrivals(self) -> None:
+        """Nobody has seen for a while what arrived on a device and what came back."""
+        if self._idle:
+            self._idle.forget_arrivals()
 
     def learn(self) -> None:
         """Name what is new, while it is there: a module that is unloaded takes its symbols with it."""

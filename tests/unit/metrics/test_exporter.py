@@ -274,8 +274,9 @@ PROBE = "migrate_vma_setup"
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> dict[int, Runs]:
-    """What the kernel says of programs, by descriptor."""
+    """What the kernel says of programs, by descriptor, with its statistics on."""
     runs: dict[int, Runs] = {}
+    monkeypatch.setattr(exporter, "statistics_are_on", lambda: True)
     monkeypatch.setattr(exporter, "program_runs", lambda fd: runs.get(fd, Runs(0, 0, 0)))
     return runs
 
@@ -299,11 +300,13 @@ def missed(runs: ProbeRuns, maps: MapSet, threads: list[Thread]) -> dict[str, fl
 
 
 RUNS = """\
-# HELP hmm_exporter_probe_runs_total Runs of the probe's programs while the kernel's BPF statistics were on.
+# HELP hmm_exporter_probe_runs_total Runs of the probe's programs that the kernel has timed; where \
+kernel.bpf_stats_enabled is 1.
 # TYPE hmm_exporter_probe_runs_total counter
 hmm_exporter_probe_runs_total{probe="migrate_vma_setup"} 30.0
 hmm_exporter_probe_runs_total{probe="hmm_range_fault"} 0.0
-# HELP hmm_exporter_probe_run_seconds_total Time in the probe's programs while the kernel's BPF statistics were on.
+# HELP hmm_exporter_probe_run_seconds_total Time in those runs of the probe's programs; where \
+kernel.bpf_stats_enabled is 1.
 # TYPE hmm_exporter_probe_run_seconds_total counter
 hmm_exporter_probe_run_seconds_total{probe="migrate_vma_setup"} 1.5e-06
 hmm_exporter_probe_run_seconds_total{probe="hmm_range_fault"} 0.0
@@ -324,8 +327,12 @@ def test_runs_and_misses_of_a_probe_are_those_of_all_its_programs_but_a_return_p
         assert families(ProbeRuns(PROGRAMS), maps, []) == RUNS
 
 
-def test_where_bpf_statistics_are_off_there_are_no_run_metrics(counted: dict[int, Runs]) -> None:
-    counted |= {12: Runs(0, 0, 1)}
+def test_where_bpf_statistics_are_off_there_are_no_run_metrics(
+    counted: dict[int, Runs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though some runs were timed: for a second in sixty, for the governor."""
+    monkeypatch.setattr(exporter, "statistics_are_on", lambda: False)
+    counted |= {12: Runs(50, 5000, 1)}
     with map_set() as (_, maps):
         made = families(ProbeRuns(PROGRAMS), maps, [])
     assert "probe_run" not in made
