@@ -23,6 +23,8 @@ Seconds = NewType("Seconds", float)
 
 Text = NewType("Text", str)
 """A text for which any scalar of YAML counts, as programs in Go read it: ``X-XSS-Protection: 1``."""
+Percent = NewType("Percent", float)
+"""A part of one CPU, written as a percentage: ``1%`` is 0.01."""
 
 
 class ConfigError(Exception):
@@ -37,7 +39,7 @@ class Rule:
     low: float = 0
     high: float = 0
     never: bool = False
-    """A duration may be 0, too, for never."""
+    """It may be 0, too, for never."""
     live: bool = False
     """A reload changes it; the others take a restart."""
     choices: tuple[str, ...] = ()
@@ -203,6 +205,17 @@ class Limits:
     idle_ttl: Seconds = field(
         default=Seconds(3600.0),
         metadata=_rule("a row idle for this long is removed", low=60, high=30 * 86400, never=True, live=True),
+    )
+    # Below a hundredth of that, a second in sixty is too few runs to tell; 1000% are ten CPUs, of hundreds.
+    cpu: Percent = field(
+        default=Percent(0.01),
+        metadata=_rule(
+            "CPU time that watching may take, of one CPU, before groups of probes are shed",
+            low=0.0001,
+            high=10,
+            never=True,
+            live=True,
+        ),
     )
 
 

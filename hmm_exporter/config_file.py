@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
-from hmm_exporter.config import Config, ConfigError, Rule, Seconds, Text, rules_of
+from hmm_exporter.config import Config, ConfigError, Percent, Rule, Seconds, Text, rules_of
 from hmm_exporter.config_value import allowed_words, convert, did_you_mean, item_kind, names, not_allowed, one_line
 
 _Section = TypeVar("_Section")
@@ -32,6 +32,7 @@ _TAGS: Mapping[Any, frozenset[str]] = {
     str: frozenset({_STR}),
     Seconds: frozenset({_STR, _INT}),  # 0 has no unit
     Text: frozenset("tag:yaml.org,2002:" + tag for tag in ("str", "int", "float", "bool", "timestamp")),
+    Percent: frozenset({_STR, _INT}),
 }
 
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
-from hmm_exporter.config import Config, ConfigError, Rule, Seconds, Text, rules_of
+from hmm_exporter.config import Config, ConfigError, Percent, Rule, Seconds, Text, rules_of
 
 _UNITS = {
     "y": 365 * 86400.0,
@@ -25,6 +25,7 @@ _UNITS = {
     "s": 1.0,
     "ms": 0.001,
 }
+_PERCENTAGE = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,3})?)%")
 _DURATION = re.compile("".join(rf"(?:(?P<{unit}>[0-9]{{1,9}}){unit})?" for unit in _UNITS))
 
 
@@ -109,14 +110,19 @@ def convert(kind: Any, rule: Rule, text: str) -> Any:
         if not re.fullmatch("0|-?[1-9][0-9]{0,15}", text):
             raise ValueError
         value: float = int(text)
+    elif kind is Percent:
+        percentage = _PERCENTAGE.fullmatch(text)
+        if percentage is None and text != "0":
+            raise ValueError
+        value = Percent(float(percentage[1]) / 100 if percentage else 0.0)
     else:
         match = _DURATION.fullmatch(text)
         if not text or (match is None and text != "0"):
             raise ValueError
         given = match.groupdict() if match else {}
         value = sum(int(given[unit]) * size for unit, size in _UNITS.items() if given.get(unit))
-        if value == 0 and rule.never:
-            return Seconds(0.0)
+    if value == 0 and rule.never:
+        return kind(0.0)
     if not rule.low <= value <= rule.high:
         raise ValueError
     return value
@@ -129,8 +135,10 @@ def allowed_words(kind: Any, rule: Rule) -> str:
         return "true or false"
     if kind is int:
         return f"a whole number from {rule.low:.0f} to {rule.high:.0f}"
+    never = ", or 0 for never" if rule.never else ""
+    if kind is Percent:
+        return f"a percentage from {100 * rule.low:g}% to {100 * rule.high:g}%, as 1% or 0.5%{never}"
     if kind is Seconds:
-        never = ", or 0 for never" if rule.never else ""
         span = f"from {_duration(rule.low)} to {_duration(rule.high)}"
         return f"a duration {span}, as 90s or 1h30m{never}"
     return rule.allowed or f"one of {names(rule.choices)}"

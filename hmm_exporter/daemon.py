@@ -24,6 +24,7 @@ from hmm_exporter.bpf.watch import attach_probes, watched_kernel
 from hmm_exporter.catalog.probes import GROUPS
 from hmm_exporter.config import Config
 from hmm_exporter.confinement.confine import Part, confine
+from hmm_exporter.governor.governor import Governor
 from hmm_exporter.kernel.features import Kernel
 from hmm_exporter.metrics.confinement import Confinement
 from hmm_exporter.metrics.scrape import Scrape
@@ -118,9 +119,12 @@ def run(config: Config, read: Callable[[], Config]) -> int:
         _log_confinement(parts)
         scrape = Scrape(kernel, config, attachments, ready_seconds=_seconds_since_start())
         probing = Probing(config, attachments, helper, scrape.paused)
-        reload = Reload(config, read, _taker(probing, scrape, state))
+        governor = Governor(
+            config.limits.cpu, probing, attachments, scrape, changed=lambda: state.attached(probing.outcomes)
+        )
+        reload = Reload(config, read, _taker(probing, scrape, governor, state))
         its_own = ProcessCollector(registry=None), PlatformCollector(registry=None)
-        for collector in (scrape, reload, Confinement(parts), *its_own):
+        for collector in (scrape, governor, reload, Confinement(parts), *its_own):
             registry.register(collector)
         state.reload = reload if config.web.enable_lifecycle else None
         state.attached(outcomes)
@@ -133,8 +137,13 @@ def run(config: Config, read: Callable[[], Config]) -> int:
         manager.ready(_summary(outcomes))
         hangup.then(reload.soon)
         pause = min(SWEEP_SECONDS, manager.watchdog / 2 or SWEEP_SECONDS)
+        sweep_at = time.monotonic() + pause
         while True:
-            time.sleep(pause)
+            wait = governor.round(time.monotonic())
+            time.sleep(max(min(wait, sweep_at - time.monotonic()), 0))
+            if time.monotonic() < sweep_at:
+                continue
+            sweep_at = time.monotonic() + pause
             # Whoever is said to live has just read all maps, which takes the lock of a scrape, and is listened to.
             swept, answered = _sweep(scrape), server.alive(patience=pause / 2)
             if not answered:
@@ -208,13 +217,14 @@ def _log_confinement(parts: Sequence[Part]) -> None:
             _log.warning("a right could not be given up", part=part.name, reason=part.problem)
 
 
-def _taker(probing: Probing, scrape: Scrape, state: State) -> Callable[[Config], None]:
+def _taker(probing: Probing, scrape: Scrape, governor: Governor, state: State) -> Callable[[Config], None]:
     """How a configuration takes effect that was reloaded."""
 
     def take(config: Config) -> None:
         probing.regroup(config)  # the only step that can fail
         scrape.watch(probing.outcomes)
         scrape.limit(config.limits)
+        governor.limit(config.limits.cpu)
         state.attached(probing.outcomes)
         log.setup(config.log.level, config.log.format)
         _log_outcomes(probing.outcomes)

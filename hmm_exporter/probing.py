@@ -79,7 +79,12 @@ class Probing:
         with self._one:
             state = {each.probe.name: each.state for each in self.outcomes}
             wanted, attached = _wanted(config), self._attached()
-            changed = [name for name in wanted & attached.keys() if attached[name] != _programs(name, config)]
+            changed = [
+                name
+                for name in wanted & attached.keys()
+                # Of one that is being shed, the return may still be there.
+                if state[name] != SHED and attached[name] != _programs(name, config)
+            ]
             missing = [name for name in wanted - attached.keys() if state[name] in (DISABLED, DENIED, ERROR)]
             self._attachments.detach(changed)
             try:

@@ -27,6 +27,7 @@ from hmm_exporter.governor.policy import Decision, Policy
 from hmm_exporter.metrics.books import IN_MIGRATION
 from hmm_exporter.metrics.exporter import program_runs, statistics_are_on
 from hmm_exporter.metrics.scrape import Scrape
+from hmm_exporter.privileged.message import Refused
 
 ROUND_SECONDS = 15.0
 TIMED_SECONDS = 1.0
@@ -54,7 +55,7 @@ class Probing(Protocol):
         """Detach probes; their entries first, and the returns when `shed` is called for them again."""
 
     def take_back(self, probes: Collection[str]) -> None:
-        """Attach probes that were shed."""
+        """Attach probes that were shed. Raises Refused."""
 
 
 class Governor:
@@ -96,16 +97,21 @@ class Governor:
 
         In how many seconds, at the latest, it wants to be asked again.
         """
-        self._time(now)
-        self._observe()
-        self._drain(now)
-        self._policy.keep({each.probe.group for each in self._probing.outcomes if each.state == SHED})
-        decision = self._policy.round(now, self._by_group())
-        if decision and decision.shed:
-            self._shed(decision, now)
-        elif decision:
-            self._take_back(decision, now)
-        return TIMED_SECONDS if self._draining else min(max(self._switch_at - now, 0.0), ROUND_SECONDS)
+        try:
+            self._time(now)
+            self._observe()
+            self._drain(now)
+            self._policy.keep({each.probe.group for each in self._probing.outcomes if each.state == SHED})
+            decision = self._policy.round(now, self._by_group())
+            if decision and decision.shed:
+                self._shed(decision, now)
+            elif decision:
+                self._take_back(decision, now)
+        except OSError as error:  # the kernel has no memory to copy a map to; the next round may find some
+            _log.error("cannot see what watching costs", reason=error.strerror)
+        if self._draining:
+            return TIMED_SECONDS
+        return min(max(self._switch_at - now, 0.0), ROUND_SECONDS) if self._may_time else ROUND_SECONDS
 
     def collect(self) -> Iterator[Family]:
         self._observe()
@@ -199,6 +205,9 @@ class Governor:
     def _drain(self, now: float) -> None:
         """Let go of what only calls under way needed, when there are none, or were for too long."""
         for group, until in list(self._draining.items()):
+            if not self._probes(group, SHED):  # a reload wants none of them any more
+                del self._draining[group]
+                continue
             probes = [probe.name for probe in PROBES if probe.group == group]
             if now >= until or not any(each.inside & bits(probes) for each in self._threads()):
                 self._detach_all(group)
@@ -225,10 +234,11 @@ class Governor:
             return
         if "migrate_vma_setup" in probes:
             self._scrape.forget_arrivals()
-        self._probing.take_back(probes)
-        if self._probes(decision.group, SHED):
+        try:
+            self._probing.take_back(probes)
+        except Refused as refusal:
             self._policy.failed()
-            _log.error("group of probes not taken back", group=decision.group)
+            _log.error("group of probes not taken back", group=decision.group, reason=str(refusal))
             return
         self._policy.done(decision, now)
         _log.info(

@@ -102,12 +102,6 @@ class Scrape:
             if self._idle:
                 self._idle.limit(limits.idle_ttl)
 
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """No scrape, and no sweep, is under way in the block."""
-        with self._lock:
-            yield
-
     def end_threads(self, unwatched: int) -> None:
         """Forget threads that are inside of nothing but functions of these bits, which nobody watches any more."""
         with self._lock:

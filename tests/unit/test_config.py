@@ -51,7 +51,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert config.web.telemetry_path == "/metrics"
     assert (config.log.level, config.log.format) == ("info", "logfmt")
     assert (config.filter.tgids, config.filter.comms, config.probes.exclude) == ((), (), ())
-    assert dataclasses.astuple(config.limits) == (16, 16, 64, 20, 10000, 3600.0)
+    assert dataclasses.astuple(config.limits) == (16, 16, 64, 20, 10000, 3600.0, 0.01)
     assert dataclasses.astuple(config.maps) == (8192, 65536, 1024, 1024)
     assert config.histograms.migration_phases is False
     assert (config.loader.python, config.loader.timeout) == ("/usr/bin/python3", 60.0)
@@ -145,6 +145,21 @@ def test_other_durations_are_not_allowed(write: Write, text: str) -> None:
     said = complaint(write(f"limits:\n  idle_ttl: {text}\n"))
     assert said.startswith("config.yaml:2: limits.idle_ttl: ")
     assert said.endswith(f" is not allowed: {DURATION}")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [("1%", 0.01), ("0.5%", 0.005), ("'12.5%'", 0.125), ("1000%", 10), ("0.01%", 0.0001), ("0", 0), ("0%", 0)],
+)
+def test_a_part_of_a_cpu_is_a_percentage(write: Write, text: str, part: float) -> None:
+    assert load(write(f"limits: {{cpu: {text}}}")).limits.cpu == pytest.approx(part)
+
+
+@pytest.mark.parametrize("text", ["1", "0.01", "1 %", "-1%", "1e1%", ".5%", "5.%", "0.009%", "1001%", "0.0%%", "1,5%"])
+def test_other_parts_of_a_cpu_are_not_allowed(write: Write, text: str) -> None:
+    said = complaint(write(f"limits:\n  cpu: {text}\n"))
+    assert said.startswith("config.yaml:2: limits.cpu: ")
+    assert said.endswith(" is not allowed: a percentage from 0.01% to 1000%, as 1% or 0.5%, or 0 for never")
 
 
 def test_an_error_says_the_file_the_line_the_key_the_value_and_what_is_allowed(

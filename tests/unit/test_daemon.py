@@ -77,6 +77,7 @@ class Machine:
         self.in_sleep: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGTERM)
         self.in_attach: Callable[[], None] = lambda: None
         self.pause = daemon.SWEEP_SECONDS
+        self.now = 0.0
 
     def running_kernel(self) -> Kernel:
         self.done.append("kernel")
@@ -102,6 +103,7 @@ class Machine:
 
     def sleep(self, seconds: float) -> None:
         assert seconds == self.pause
+        self.now += seconds
         self.done.append("sleep")
         self.in_sleep()
 
@@ -117,6 +119,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
     class Time:
         sleep = staticmethod(made.sleep)
+        monotonic = staticmethod(lambda: made.now)
         clock_gettime = staticmethod(time.clock_gettime)
         CLOCK_BOOTTIME = time.CLOCK_BOOTTIME
 
