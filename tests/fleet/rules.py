@@ -16,7 +16,8 @@ from hmm_exporter.catalog.metrics import METRICS
 from hmm_exporter.catalog.values import WORKLOAD_LABELS
 from tests.fleet.promql import Labels, labels_of
 from tests.fleet.tools import ROOT
-from tests.unit.metrics.test_scrape import COUNTERS, GAUGES
+from tests.unit.governor import test_governor
+from tests.unit.metrics import test_scrape
 
 RULES = ROOT / "deploy/prometheus"
 Rule = dict[str, Any]
@@ -46,8 +47,10 @@ def exposed() -> dict[str, Labels]:
             labels |= {f"{metric.name}_bucket": its | {"le"}, f"{metric.name}_sum": its, f"{metric.name}_count": its}
         else:
             labels[metric.name] = its
-    labels |= {name: Labels(its) for name, its in GAUGES.items()}
-    return labels | {f"{name}_total": Labels(its) for name, its in COUNTERS.items()}
+    for contract in (test_scrape, test_governor):
+        labels |= {name: Labels(its) for name, its in contract.GAUGES.items()}
+        labels |= {f"{name}_total": Labels(its) for name, its in contract.COUNTERS.items()}
+    return labels
 
 
 def recorded(rules: Rules) -> dict[str, Labels]:

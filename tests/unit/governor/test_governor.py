@@ -25,6 +25,10 @@ from tests.unit.bpf.in_memory import map_set
 from tests.unit.metrics.exposed import samples
 from tests.unit.metrics.test_scrape import World
 
+GAUGES = {"hmm_exporter_bpf_cpu_measured": set[str](), "hmm_exporter_group_shed": {"group"}}
+COUNTERS = {"hmm_exporter_bpf_cpu_seconds": set[str](), "hmm_exporter_sheds": {"group"}}
+"""The contract."""
+
 NUMBER = {probe.name: number for number, probe in enumerate(PROBES)}
 LIMIT = 0.01
 
@@ -115,6 +119,15 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
 RANGE = frozenset({"hmm_range_fault", "hmm_range_fault_unlocked_timeout"})
 LOCKED = frozenset({"hmm_range_fault_locked"})
 MIGRATION = frozenset({"migrate_vma_pages", "migrate_vma_finalize", "migrate_device_unmap"})
+
+
+def test_the_exposition_has_the_metrics_of_the_contract_and_no_others(node: Node) -> None:
+    families = {family.name: family for family in node.governor.collect()}
+    assert families.keys() == GAUGES.keys() | COUNTERS.keys()
+    for name, labels in (GAUGES | COUNTERS).items():
+        assert families[name].type == ("counter" if name in COUNTERS else "gauge")
+        assert {frozenset(sample.labels) for sample in families[name].samples} == {frozenset(labels)}, name
+        assert families[name].documentation.isprintable()
 
 
 def test_only_what_begins_a_call_is_let_go_of_first() -> None:
