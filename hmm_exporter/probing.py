@@ -46,6 +46,11 @@ class Probing:
     def outcomes(self) -> Sequence[Outcome]:
         return self._attachments.outcomes
 
+    @property
+    def busy(self) -> bool:
+        """Whether a reload is under way, which may have to compile: who must not wait asks later."""
+        return self._one.locked()
+
     def statistics(self) -> int | None:
         """A fd: while it is open, programs' runs are counted, and the time in them. None where that is forbidden."""
         try:

@@ -48,6 +48,10 @@ class Probing(Protocol):
     def outcomes(self) -> Sequence[Outcome]:
         """What became of each probe, as of now."""
 
+    @property
+    def busy(self) -> bool:
+        """Whether one of these would have to wait, for a compiler perhaps."""
+
     def statistics(self) -> int | None:
         """A fd: while it is open, the kernel times all programs. None where that is not permitted."""
 
@@ -97,6 +101,8 @@ class Governor:
 
         In how many seconds, at the latest, it wants to be asked again.
         """
+        if self._probing.busy:
+            return TIMED_SECONDS
         try:
             self._time(now)
             self._observe()

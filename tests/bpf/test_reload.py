@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.process import SIMULATOR, Exporter, issue_exactly
+from tests.process import ROOT, SIMULATOR, Exporter, issue_exactly
 
 SUCCESSFUL = "hmm_exporter_config_last_reload_successful"
 TIME = "hmm_exporter_config_last_reload_success_timestamp_seconds"
@@ -206,7 +207,9 @@ def test_a_hangup_while_it_starts_is_kept_for_later(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump({"simulator": str(SIMULATOR), "web": {"listen_addresses": ["127.0.0.1:0"]}}))
     log = tmp_path / "log"
     with log.open("wb") as stderr:
-        daemon = subprocess.Popen(["hmm-exporter", "--config.file", file], stderr=stderr, cwd="/")
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "hmm_exporter", "--config.file", file], stderr=stderr, cwd=ROOT
+        )
     try:
         while " msg=listening " not in log.read_text():
             assert daemon.poll() is None

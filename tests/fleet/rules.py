@@ -16,6 +16,8 @@ from hmm_exporter.catalog.metrics import METRICS
 from hmm_exporter.catalog.values import WORKLOAD_LABELS
 from tests.fleet.promql import Labels, labels_of
 from tests.fleet.tools import ROOT
+from tests.unit import test_reload
+from tests.unit.confinement import test_confine
 from tests.unit.governor import test_governor
 from tests.unit.metrics import test_scrape
 
@@ -47,9 +49,10 @@ def exposed() -> dict[str, Labels]:
             labels |= {f"{metric.name}_bucket": its | {"le"}, f"{metric.name}_sum": its, f"{metric.name}_count": its}
         else:
             labels[metric.name] = its
-    for contract in (test_scrape, test_governor):
-        labels |= {name: Labels(its) for name, its in contract.GAUGES.items()}
-        labels |= {f"{name}_total": Labels(its) for name, its in contract.COUNTERS.items()}
+    for gauges in (test_scrape.GAUGES, test_governor.GAUGES, test_reload.GAUGES, test_confine.GAUGES):
+        labels |= {name: Labels(its) for name, its in gauges.items()}
+    for counters in (test_scrape.COUNTERS, test_governor.COUNTERS):
+        labels |= {f"{name}_total": Labels(its) for name, its in counters.items()}
     return labels
 
 

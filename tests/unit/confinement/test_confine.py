@@ -13,6 +13,8 @@ import pytest
 
 from hmm_exporter.bpf import syscall
 from hmm_exporter.confinement import landlock, seccomp
+from hmm_exporter.confinement.confine import Part
+from hmm_exporter.metrics.confinement import Confinement
 from tests.process import ROOT
 
 PROGRAM = r"""
@@ -105,6 +107,7 @@ attempts = dict(
 said = {{name: attempt(what) for name, what in attempts.items()}}
 print(json.dumps(dict(parts=parts, attempts=said, sets=sets(), of_a_thread=in_thread(sets))))
 """
+GAUGES = {"hmm_exporter_confined": {"part"}}
 ALLOWED = {"read", "log", "thread", "talk", "accept", "maps"}
 
 
@@ -218,3 +221,13 @@ def test_the_filter_decides_by_number_and_first_argument(
 def test_of_another_architecture_no_filter_is_made() -> None:
     with pytest.raises(OSError, match="not known for riscv64"):
         seccomp.program("riscv64", PID)
+
+
+def test_the_metric_says_of_each_part_whether_it_was_given_up() -> None:
+    parts = [Part("capabilities", ""), Part("landlock", "function not implemented")]
+    (family,) = Confinement(parts).collect()
+    assert {family.name} == GAUGES.keys()
+    assert [(sample.labels, sample.value) for sample in family.samples] == [
+        ({"part": "capabilities"}, 1),
+        ({"part": "landlock"}, 0),
+    ]

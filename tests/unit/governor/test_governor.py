@@ -42,6 +42,7 @@ class Attaching:
         self.refusal = ""
         self.asked: list[tuple[str, frozenset[str]]] = []
         self.fds: list[int] = []
+        self.busy = False
 
     def statistics(self) -> int | None:
         if not self.permitted:
