@@ -129,7 +129,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", response.content_type)
         self.send_header("Content-Length", str(len(response.body)))
         self.send_header("Cache-Control", "no-store")
+        # No other site's page may load, or guess at, what is here.
         self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
         for name, value in response.headers:
             self.send_header(name, value)
         if self.close_connection:
