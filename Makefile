@@ -76,7 +76,7 @@ setup: packages .venv/package
 	@$(MAKE) -s -C tests/simulator
 
 packages:
-	@scripts/debian.sh install python3-venv python3-bpfcc gcc libc6-dev binutils openssl
+	@scripts/debian.sh install python3-venv python3-bpfcc gcc libc6-dev binutils openssl curl
 
 install-packages:
 	@scripts/debian.sh install python3-bpfcc python3-prometheus-client python3-yaml python3-bcrypt python3-venv
