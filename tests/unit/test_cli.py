@@ -20,7 +20,7 @@ import pytest
 
 import hmm_exporter
 from hmm_exporter import cli
-from hmm_exporter.config import Config, Web
+from hmm_exporter.config import Config, ConfigError, Web
 from hmm_exporter.errors import StartError
 
 
@@ -210,6 +210,18 @@ def test_a_failed_start_is_one_log_line_in_the_configured_format_and_status_1(
     got = json.loads(err)
     assert got["level"] == "error"
     assert got["msg"] == "cannot listen on :10466: address already in use"
+
+
+def test_a_web_configuration_that_is_wrong_by_now_is_one_log_line_and_status_2(
+    daemon: Daemon, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> int:
+        raise ConfigError("web.yaml:1: nonsense")
+
+    daemon.answer = fail
+    assert cli.main(["--log.format=json"]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert (json.loads(line)["level"], json.loads(line)["msg"]) == ("error", "web.yaml:1: nonsense")
 
 
 def test_a_failed_check_is_one_line_for_a_person_and_status_1(

@@ -265,6 +265,29 @@ def test_what_is_sent_after_a_shutdown_by_another_thread_is_not_in_the_clear(cer
         connection.close()
 
 
+def test_only_who_keeps_us_waiting_counts_as_one_that_does() -> None:
+    ours, theirs = socket.socketpair()
+    connection = Connection(ours, "client")
+    assert connection.waits_for_its_client()
+    theirs.send(b"GET")
+    assert not connection.waits_for_its_client(), "it has not been read yet"
+    connection.enter(Phase.ANSWERING, 10)
+    assert not connection.waits_for_its_client()
+    connection.enter(Phase.SENDING, 10)
+    assert not connection.waits_for_its_client(), "there is room"
+    ours.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while ours.send(bytes(65536)):
+            pass
+    assert connection.waits_for_its_client()
+    connection.end()
+    assert not connection.waits_for_its_client()
+    connection.close()
+    connection.enter(Phase.IDLE, 10)
+    assert not connection.waits_for_its_client()
+    theirs.close()
+
+
 def test_a_certificate_is_renewed_as_kubernetes_does_it(
     serve: Serve, certified: Path, tmp_path: Path, logged: Logged
 ) -> None:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -278,3 +280,26 @@ def test_a_curve_of_go_is_set_or_refused(written: Written, name: str) -> None:
         assert complaint(file) == f"web.yml: tls_server_config.curve_preferences: this Python cannot set {name}"
     else:
         assert protection.load(str(file)).tls
+
+
+EXAMPLE = Path(__file__).parents[3] / "web-config.example.yaml"
+
+
+def test_the_example_switches_nothing_on(tmp_path: Path) -> None:
+    assert web_config.load(EXAMPLE) == WebConfig()
+
+
+def test_what_the_example_has_in_comments_is_every_key_with_its_default(written: Written) -> None:
+    _, server, rest = EXAMPLE.read_text().partition("tls_server_config:\n")
+    lines = [re.sub(r"^( *)# ( *[\w-]+:)", r"\1\2", line) for line in rest.splitlines()]
+    text = (server + "\n".join(lines)).replace("$2y$10$...", HASH).replace("clients-ca.crt", "")
+    config = web_config.load(written(text.replace("[prometheus.example]", "")))
+    shown = config.tls_server_config, config.http_server_config, config.rate_limit
+    changed = {"cert_file", "key_file", "headers"}
+    for section in shown:
+        for each in dataclasses.fields(section):
+            assert f" {each.name}:" in EXAMPLE.read_text() or f"or {each.name}" in EXAMPLE.read_text()
+            default = getattr(type(section)(), each.name)
+            assert (getattr(section, each.name) == default) == (each.name not in changed)
+    assert all(vars(config.http_server_config.headers).values())
+    assert list(config.basic_auth_users) == ["prometheus"]
