@@ -7,6 +7,8 @@ import ssl
 import subprocess
 from pathlib import Path
 
+# What strict clients demand of an authority (RFC 5280, 4.2.1.3), as Python's since 3.13 are.
+_AUTHORITY = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
 _KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 SERVER_NAMES = "DNS:localhost,IP:127.0.0.1"
@@ -16,20 +18,8 @@ CLIENT_NAMES = "DNS:prometheus.example,IP:10.1.2.3,IP:2001:db8::1,URI:spiffe://e
 def make(folder: Path) -> Path:
     """Fills *folder* with NAME.crt and NAME.key: ca, server, client, expired (a client), other_ca, foreign (of it)."""
     for name in ("ca", "other_ca"):
-        _openssl(
-            folder,
-            "req",
-            "-x509",
-            *_KEY,
-            "-days",
-            "2",
-            "-subj",
-            f"/CN={name}",
-            "-keyout",
-            f"{name}.key",
-            "-out",
-            f"{name}.crt",
-        )
+        made = ("-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.crt")
+        _openssl(folder, "req", "-x509", *_KEY, *_AUTHORITY, "-days", "2", *made)
     issue(folder, "server", SERVER_NAMES)
     issue(folder, "client", CLIENT_NAMES)
     issue(folder, "expired", CLIENT_NAMES, days=-1)
@@ -39,7 +29,8 @@ def make(folder: Path) -> Path:
 
 def issue(folder: Path, name: str, names: str, authority: str = "ca", days: int = 2) -> None:
     _openssl(folder, "req", *_KEY, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
-    (folder / f"{name}.ext").write_text(f"subjectAltName={names}\n")
+    extensions = f"subjectAltName={names}\nauthorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n"
+    (folder / f"{name}.ext").write_text(extensions)
     signer = ("-CA", f"{authority}.crt", "-CAkey", f"{authority}.key", "-CAcreateserial", "-extfile", f"{name}.ext")
     _openssl(folder, "x509", "-req", "-in", f"{name}.csr", *signer, "-days", str(days), "-out", f"{name}.crt")
 
