@@ -76,7 +76,7 @@ setup: packages .venv/package
 	@$(MAKE) -s -C tests/simulator
 
 packages:
-	@scripts/debian.sh install python3-venv python3-bpfcc gcc libc6-dev binutils
+	@scripts/debian.sh install python3-venv python3-bpfcc gcc libc6-dev binutils openssl curl
 
 install-packages:
 	@scripts/debian.sh install python3-bpfcc python3-prometheus-client python3-yaml python3-bcrypt python3-venv
@@ -93,8 +93,6 @@ fleet-packages: install-packages
 	-@scripts/debian.sh install chromium-headless-shell fonts-dejavu-core # Ubuntu has none; its tests then say so
 	@scripts/debian.sh extract sid $(DEBIAN)/sid prometheus promtool kustomize
 	@scripts/debian.sh extract bookworm $(DEBIAN)/bookworm prometheus
-	@scripts/debian.sh extract trixie $(DEBIAN)/trixie haproxy libc6 libcrypt1 libssl3t64 liblua5.4-0 libopentracing1 \
-		libopentracing-c-wrapper0t64 libjemalloc2 libpcre2-8-0 zlib1g libzstd1 libstdc++6 libgcc-s1
 	@scripts/kubernetes-models.sh $(KUBERNETES_MODELS)
 
 lint-packages:

@@ -131,11 +131,12 @@ def _main(argv: Sequence[str] | None) -> int:
 
             return run.run(config, report)
         return daemon.check(config, given.strict) if given.check else daemon.run(config, lambda: _configure(given))
-    except StartError as error:
+    except (StartError, ConfigError) as error:  # ConfigError: the web configuration has changed since it was read
         if for_people:
             _complain(str(error))
         else:
             logger.error(str(error))
+        return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
     except (KeyboardInterrupt, BrokenPipeError):
         raise
     except Exception as error:

@@ -24,9 +24,10 @@ _MAX_PASSWORD = 72
 
 _MAX_FAILURES = 256
 
-# Hashing takes a core, one of them at a time. Who floods it with wrong passwords waits for himself.
-_MAX_WAITING = 16
-_MAX_WAITING_PER_CLIENT = 2
+# Hashing takes a core, one of them at a time. Who floods it with wrong passwords waits for himself; a Prometheus whose
+# jobs all come for the first time finds room.
+MAX_WAITING = 32
+MAX_WAITING_PER_CLIENT = 8
 
 
 class Verdict(enum.Enum):
@@ -112,7 +113,7 @@ class BasicAuth:
     @contextlib.contextmanager
     def _turn(self, client: str) -> Iterator[bool]:
         with self._lock:
-            mine = self._waiting[client] < _MAX_WAITING_PER_CLIENT and self._waiting.total() < _MAX_WAITING
+            mine = self._waiting[client] < MAX_WAITING_PER_CLIENT and self._waiting.total() < MAX_WAITING
             if mine:
                 self._waiting[client] += 1
         if not mine:

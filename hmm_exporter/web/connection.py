@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import select
 import socket
 import ssl
 import threading
@@ -99,6 +100,22 @@ class Connection:
         """
         with self._lock, contextlib.suppress(OSError):
             socket.socket.shutdown(self._socket, how)
+
+    def end(self) -> None:
+        """Its own thread will find it closed."""
+        self.phase = Phase.GONE
+        self.shut_down(socket.SHUT_RDWR)
+
+    def waits_for_its_client(self) -> bool:
+        """And not for its own thread: nothing has come that is not read, or there is no room for what is to go."""
+        if self.phase in (Phase.ANSWERING, Phase.GONE):
+            return False
+        look = select.poll()
+        with self._lock:
+            if self._socket.fileno() < 0:
+                return False
+            look.register(self._socket, select.POLLOUT if self.phase is Phase.SENDING else select.POLLIN)
+            return not look.poll(0)
 
     def close(self) -> None:
         if isinstance(self._socket, ssl.SSLSocket):

@@ -32,8 +32,8 @@ class Gate:
     def __call__(self, request: Request, loaded: Loaded) -> Response:
         """The answer to *request* while *loaded* counts."""
         response = self._refusal(request, loaded) or self._routes(request)
-        # What a page says of itself is narrower.
-        own = {name.lower() for name, _ in response.headers}
+        # What a page says of itself is narrower, and nosniff is in every answer.
+        own = {"x-content-type-options", *(name.lower() for name, _ in response.headers)}
         more = tuple(
             each for each in _configured(loaded.config.http_server_config.headers) if each[0].lower() not in own
         )

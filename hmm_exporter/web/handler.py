@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from hmm_exporter import log
 from hmm_exporter.web.connection import Connection, Phase
 from hmm_exporter.web.gate import Gate
-from hmm_exporter.web.protection import Protection
+from hmm_exporter.web.protection import Loaded, Protection
 from hmm_exporter.web.routes import Request, Response
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
         if body or self.request_version == "HTTP/1.0" or loaded.tls is not self._connection.tls:
             self.close_connection = True
         self._connection.enter(Phase.ANSWERING, _WRITE)
-        response = self._answer()
+        response = self._answer(loaded)
         self._send(response)
         _log.debug(
             "request",
@@ -110,14 +110,14 @@ class Handler(BaseHTTPRequestHandler):
         finally:
             self.rfile = stream
 
-    def _answer(self) -> Response:
+    def _answer(self, loaded: Loaded) -> Response:
         try:
             url = urlsplit(self.path)
         except ValueError:
             return Response(HTTPStatus.BAD_REQUEST, b"not a URL\n")
         try:
             request = Request(self.command, url.path, self.headers, self._connection.client, url.query)
-            return self._gate(request, self._protection.current())
+            return self._gate(request, loaded)
         except Exception:
             _log.exception("request failed", method=self.command, path=self.path)
             return Response(HTTPStatus.INTERNAL_SERVER_ERROR, b"internal error; see the log\n")
@@ -129,7 +129,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", response.content_type)
         self.send_header("Content-Length", str(len(response.body)))
         self.send_header("Cache-Control", "no-store")
+        # No other site's page may load, or guess at, what is here.
         self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
         for name, value in response.headers:
             self.send_header(name, value)
         if self.close_connection:

@@ -172,13 +172,12 @@ class Server:
     def _make_room(self) -> bool:
         """Close who has kept us waiting for longest, and wait a little for anybody to end; whether one has."""
         with self._changed:
-            before = len(self._connections)
-            waiting = [each for each in self._connections if each.phase not in (Phase.ANSWERING, Phase.GONE)]
+            before, patience = len(self._connections), time.monotonic() - _MOMENT
+            waiting = [each for each in self._connections if each.since < patience and each.waits_for_its_client()]
             oldest = min(waiting, key=lambda each: each.since, default=None)
-            if oldest and time.monotonic() - oldest.since > _MOMENT:
+            if oldest:
                 self._tell("too many connections: closing those that wait", client=oldest.client, connections=before)
-                oldest.phase = Phase.GONE
-                oldest.shut_down(socket.SHUT_RDWR)
+                oldest.end()
             return self._changed.wait_for(lambda: len(self._connections) < before, _PAUSE)
 
     def _converse(self, connection: Connection) -> None:

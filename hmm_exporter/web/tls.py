@@ -6,11 +6,11 @@ What may be asked for is ``web_config``'s to say, who answers whom ``server``'s.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import socket
 import ssl
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -76,25 +76,20 @@ def prepare(config: TlsServerConfig, folder: str) -> Tls:
     context.options |= ssl.OP_NO_RENEGOTIATION
     # A scraper keeps its connection: what would resume sessions only takes memory.
     context.num_tickets = 0
-    _choose_versions(context, config)
+    remarks = [*_choose_versions(context, config), *_choose_curve(context, config)]
     _choose_ciphers(context, config)
-    _choose_curve(context, config)
     _load_certificate(context, config, folder)
     if config.client_auth_type in _VERIFY:
         _load_authorities(context, config, folder)
-    return Tls(context, frozenset(config.client_allowed_sans), tuple(_remarks(config)))
+    return Tls(context, frozenset(config.client_allowed_sans), tuple(remarks))
 
 
-def _remarks(config: TlsServerConfig) -> Iterator[str]:
-    if config.min_version not in _VERSIONS:
-        yield f"min_version {config.min_version}: nothing below TLS 1.2 is spoken"
-    if 1 < len(set(config.curve_preferences)) < len(CURVES):
-        yield f"curve_preferences: Python can set one, so only {config.curve_preferences[0]} counts"
-
-
-def _choose_versions(context: ssl.SSLContext, config: TlsServerConfig) -> None:
+def _choose_versions(context: ssl.SSLContext, config: TlsServerConfig) -> Iterator[str]:
+    """Yields what cannot be had of what was asked for."""
     context.minimum_version = _VERSIONS.get(config.min_version, ssl.TLSVersion.TLSv1_2)
     context.maximum_version = _VERSIONS[config.max_version]
+    if config.min_version not in _VERSIONS:
+        yield f"min_version {config.min_version}: nothing below TLS 1.2 is spoken"
 
 
 def _choose_ciphers(context: ssl.SSLContext, config: TlsServerConfig) -> None:
@@ -118,10 +113,20 @@ def _choose_ciphers(context: ssl.SSLContext, config: TlsServerConfig) -> None:
     context.set_ciphers(":".join(ours))
 
 
-def _choose_curve(context: ssl.SSLContext, config: TlsServerConfig) -> None:
+def _choose_curve(context: ssl.SSLContext, config: TlsServerConfig) -> Iterator[str]:
+    """Yields what cannot be had of what was asked for."""
     # Python gives OpenSSL one, or leaves it its own, which are these four and others as strong.
-    if config.curve_preferences and set(config.curve_preferences) != set(CURVES):
-        context.set_ecdh_curve(CURVES[config.curve_preferences[0]])
+    if not config.curve_preferences or set(config.curve_preferences) == set(CURVES):
+        return
+    for name in config.curve_preferences:
+        try:
+            context.set_ecdh_curve(CURVES[name])
+        except ssl.SSLError:  # X25519, by older Pythons
+            continue
+        if len(config.curve_preferences) > 1:
+            yield f"curve_preferences: Python can set one, so only {name} counts"
+        return
+    raise ConfigError(f"tls_server_config.curve_preferences: this Python cannot set {config.curve_preferences[0]}")
 
 
 def _load_certificate(context: ssl.SSLContext, config: TlsServerConfig, folder: str) -> None:
@@ -129,13 +134,12 @@ def _load_certificate(context: ssl.SSLContext, config: TlsServerConfig, folder: 
     key = _pem("key", config.key, config.key_file, folder)
 
     def encrypted() -> NoReturn:  # else OpenSSL would ask whoever sits at the terminal
-        raise ConfigError(
-            f"{_named('key', config.key_file, folder)}: it is encrypted: one without a password is allowed"
-        )
+        where = _named("key", config.key_file, folder)
+        raise ConfigError(f"{where}: encrypted: a key without a password is allowed")
 
     try:
-        # By pipes, because OpenSSL reads files only, and nothing may be written here.
-        with _Pipe(cert) as cert_path, _Pipe(key) as key_path:
+        # Python's ssl takes paths only. What was read is what counts: a file may be another one by now.
+        with _path_of(cert) as cert_path, _path_of(key) as key_path:
             context.load_cert_chain(cert_path, key_path, encrypted)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
@@ -176,26 +180,12 @@ def _named(key: str, file: str, folder: str) -> str:
     return f"tls_server_config.{key}_file: {os.path.join(folder, file)}" if file else f"tls_server_config.{key}"
 
 
-class _Pipe:
-    """A path at which *data* can be read once, while the block lasts."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._read, self._write = os.pipe()
-
-    def __enter__(self) -> str:
-        threading.Thread(target=self._fill, name="web-pem", daemon=True).start()
-        return f"/proc/self/fd/{self._read}"
-
-    def __exit__(self, *_: Any) -> None:
-        os.close(self._read)  # who still writes gets EPIPE
-
-    def _fill(self) -> None:
-        try:
-            with open(self._write, "wb", buffering=0) as file:
-                file.write(self._data)
-        except OSError:
-            pass
+@contextlib.contextmanager
+def _path_of(data: bytes) -> Iterator[str]:
+    """A path at which *data* can be read, while the block lasts; in memory."""
+    with open(os.memfd_create("pem", os.MFD_CLOEXEC), "wb", buffering=0) as file:
+        file.write(data)
+        yield f"/proc/self/fd/{file.fileno()}"
 
 
 def _names(certificate: dict[str, Any]) -> Iterator[str]:

@@ -91,10 +91,8 @@ def _startup_is_long_enough(deployment: _Deployment) -> bool:
 
 
 def _port_is_the_exporters(deployment: _Deployment) -> bool:
-    listening = [arg.partition("=")[2] for arg in deployment.exporter["args"] if "listen-address" in arg]
-    behind_a_proxy = any(address.startswith("127.0.0.1:") for address in listening)
     served = [address.rpartition(":")[2] for address in Config().web.listen_addresses]
-    return deployment.ports == {"metrics": int(served[0])} and behind_a_proxy == ("ports" not in deployment.exporter)
+    return deployment.ports == {"metrics": int(served[0])} and "ports" in deployment.exporter
 
 
 def _config_is_accepted(deployment: _Deployment) -> bool:

@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A site's own kustomization, with the overlay and all components that the README tells of; and its TLS, by a real
-HAProxy between a real Prometheus and the exporter's own HTTP server."""
+"""A site's own kustomization, with the overlay and all components that the README tells of; and its TLS, passwords and
+client certificates, between a real Prometheus and the exporter's own HTTP server."""
 
 from __future__ import annotations
 
-import http.client
 import os
 import ssl
-import subprocess
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,10 +21,16 @@ from hmm_exporter.web.server import Server
 from tests.fleet.kubernetes import K8S, RELEASES, Manifest, build, objections, one
 from tests.fleet.podmonitor import scrape_config
 from tests.fleet.policy import breaches
-from tests.fleet.prometheus import Prometheus
-from tests.fleet.tools import DEBIAN, run
+from tests.fleet.prometheus import Prometheus, static
+from tests.fleet.tools import ROOT, run, tool
+from tests.unit.web import certificates
 
 MOUNTED = "/etc/hmm-exporter-tls"
+#: exporter-toolkit's documentation, and its tests: the password is theirs.
+DAVE = "dave: $2y$10$2UXri9cIDdgeKjBo4Rlpx.U3ZLDV8X1IxKmsfOvhcM5oXQt/mLmXq"
+PASSWORD = "dave123"
+
+Serve = Callable[[Path], str]
 
 
 @pytest.fixture(scope="module")
@@ -41,126 +45,139 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
     return build(folder)
 
 
+@pytest.fixture(scope="module")
+def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The keys of the Secret as files, and certificates of clients."""
+    folder = certificates.make(tmp_path_factory.mktemp("secret"))
+    certificates.issue(folder, "tls", "DNS:hmm-exporter")
+    return folder
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts the exporter's endpoint under a web configuration; its address."""
+    made = []
+
+    def start(web_config: Path) -> str:
+        state = State()
+        state.attached(())
+        server = Server(("127.0.0.1:0",), "/metrics", CollectorRegistry(), state, (), str(web_config))
+        server.start()
+        made.append(server)
+        return server.addresses[0]
+
+    yield start
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def web_config(site: list[Manifest], secret: Path, tmp_path: Path) -> Path:
+    """The component's own, but for where the Secret is."""
+    (text,) = (each["data"]["web.yaml"] for each in site if "web.yaml" in each.get("data", {}))
+    assert MOUNTED in text
+    file = tmp_path / "web.yaml"
+    file.write_text(text.replace(MOUNTED, str(secret)))
+    return file
+
+
 def test_the_parts_fit_together(site: list[Manifest]) -> None:
     assert objections(site, RELEASES) == []
     assert breaches(site) == []
 
 
-@pytest.fixture(scope="module")
-def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The keys of the Secret as files; the certificate is its own authority."""
-    folder = tmp_path_factory.mktemp("secret")
-    run(
-        *(
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-        ),
-        *("-subj", "/CN=hmm-exporter", "-addext", "subjectAltName=DNS:hmm-exporter"),
-        *("-keyout", folder / "tls.key", "-out", folder / "tls.crt"),
-    )
-    (folder / "ca.crt").write_bytes((folder / "tls.crt").read_bytes())
-    return folder
-
-
-@pytest.fixture(scope="module")
-def proxy(site: list[Manifest], secret: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the proxy with its own configuration, but for paths and ports, which are fixed in a pod only."""
-    state = State()
-    state.attached(())
-    exporter = Server(("127.0.0.1:0",), "/metrics", CollectorRegistry(), state)
-    exporter.start()
-    spare = Server(("127.0.0.1:0",), "/metrics", CollectorRegistry(), state)
-    address = spare.addresses[0]
-    spare.close()
-    (text,) = (each["data"]["haproxy.cfg"] for each in site if "haproxy.cfg" in each.get("data", {}))
-    for ours, here in {
-        MOUNTED: str(secret),
-        ":10466": f":{address.rpartition(':')[2]}",
-        "127.0.0.1:10467": exporter.addresses[0],
-    }.items():
-        assert ours in text
-        text = text.replace(ours, here)
-    file = tmp_path_factory.mktemp("proxy") / "haproxy.cfg"
-    file.write_text(text)
+def test_the_web_configuration_and_the_secret_are_where_the_exporter_looks(site: list[Manifest]) -> None:
     pod = one(site, "DaemonSet")["spec"]["template"]["spec"]
-    (command,) = (container["command"] for container in pod["containers"] if container["name"] == "tls")
-    command = [str(file) if word.endswith("/haproxy.cfg") else word for word in command]
-    process = subprocess.Popen([*_haproxy(), *command[1:]], env={"POD_IP": "127.0.0.1"})
-    try:
-        _wait_for(f"https://{address}/-/healthy")
-        yield address
-    finally:
-        process.terminate()
-        process.wait(10)
-        exporter.close()
+    exporter = pod["containers"][0]
+    mounts = {mount["mountPath"]: mount["name"] for mount in exporter["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    (path,) = (arg.partition("=")[2] for arg in exporter["args"] if arg.startswith("--web.config.file="))
+    name = volumes[mounts[str(Path(path).parent)]]["configMap"]["name"]
+    assert [Path(path).name in each["data"] for each in site if each["metadata"]["name"] == name] == [True]
+    assert volumes[mounts[MOUNTED]]["secret"]["secretName"] == "hmm-exporter-tls"
 
 
-def test_the_kubelet_reaches_the_probes_through_the_proxy(site: list[Manifest], proxy: str) -> None:
+def test_the_kubelet_reaches_the_probes(site: list[Manifest], web_config: Path, serve: Serve) -> None:
+    with web_config.open("a") as file:
+        file.write(f"basic_auth_users:\n  {DAVE}\n")
+    address = serve(web_config)
     exporter = one(site, "DaemonSet")["spec"]["template"]["spec"]["containers"][0]
-    assert exporter["name"] == "hmm-exporter"
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         request = exporter[probe]["httpGet"]
         assert request["scheme"] == "HTTPS"
-        assert _get(f"https://{proxy}{request['path']}") == 200
-
-
-def test_without_tls_nobody_is_answered(proxy: str) -> None:
-    with pytest.raises(http.client.RemoteDisconnected):
-        urllib.request.urlopen(f"http://{proxy}/metrics", timeout=10)
+        assert _get(f"https://{address}{request['path']}") == 200
+    assert _get(f"https://{address}/metrics") == 401
 
 
 def test_prometheus_trusts_the_secrets_certificate_by_its_name_and_no_other(
-    site: list[Manifest], secret: Path, proxy: str, tmp_path: Path
+    site: list[Manifest], secret: Path, web_config: Path, serve: Serve, tmp_path: Path
 ) -> None:
+    address = serve(web_config)
     config = scrape_config(one(site, "PodMonitor"))
     authority = {"ca_file": str(secret / "ca.crt")}
-    configs = [
-        {
-            **config,
-            "job_name": name,
-            "tls_config": tls,
-            "relabel_configs": [],
-            "static_configs": [{"targets": [proxy]}],
-        }
+    jobs = {
+        name: {**config, "tls_config": tls, "relabel_configs": [], **_target(address)}
         for name, tls in {
             "as the PodMonitor says": config["tls_config"] | authority,
             "without the authority": config["tls_config"],
             "by its address": authority,
         }.items()
-    ]
-    with Prometheus(tmp_path, configs) as prometheus:
+    }
+    jobs["in the clear"] = _target(address)
+    assert _up(tmp_path, jobs) == dict.fromkeys(jobs, 0) | {"as the PodMonitor says": 1}
+
+
+@pytest.mark.parametrize("release", ["sid", "bookworm"])
+def test_prometheus_is_let_in_by_its_password_and_its_certificate(
+    secret: Path, web_config: Path, serve: Serve, tmp_path: Path, release: str
+) -> None:
+    mutual = web_config.with_name("mutual.yaml")
+    text = f"  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: {secret}/ca.crt\n"
+    mutual.write_text(f"{web_config.read_text()}{text}  client_allowed_sans: [prometheus.example]\n")
+    with web_config.open("a") as file:
+        file.write(f"basic_auth_users:\n  {DAVE}\n")
+    run(tool("sid", "promtool"), "check", "web-config", web_config, mutual)
+    trusting: dict[str, Any] = {
+        "scheme": "https",
+        "tls_config": {"ca_file": f"{secret}/ca.crt", "server_name": "hmm-exporter"},
+    }
+    passwords: dict[str, dict[str, Any]] = {
+        "right": {"basic_auth": {"username": "dave", "password": PASSWORD}},
+        "wrong": {"basic_auth": {"username": "dave", "password": "123dave"}},
+        "another's": {"basic_auth": {"username": "alice", "password": PASSWORD}},
+        "none": {},
+    }
+    address, other = serve(web_config), serve(mutual)
+    jobs = {f"{name} password": trusting | how | _target(address) for name, how in passwords.items()}
+    jobs["no certificate"] = trusting | _target(other)
+    for name in ("client", "foreign", "expired", "tls"):
+        pair = {"cert_file": f"{secret}/{name}.crt", "key_file": f"{secret}/{name}.key"}
+        jobs[name] = {"scheme": "https", "tls_config": trusting["tls_config"] | pair} | _target(other)
+    assert _up(tmp_path, jobs, release) == dict.fromkeys(jobs, 0) | {"right password": 1, "client": 1}
+
+
+def test_promtool_accepts_the_example_and_the_component(web_config: Path) -> None:
+    run(tool("sid", "promtool"), "check", "web-config", web_config, ROOT / "web-config.example.yaml")
+
+
+def _target(address: str) -> dict[str, Any]:
+    return {"static_configs": [static(address)]}
+
+
+def _up(folder: Path, jobs: dict[str, dict[str, Any]], release: str = "sid") -> dict[str, float]:
+    """Which of the jobs a real Prometheus could scrape."""
+    configs = [{**how, "job_name": name} for name, how in jobs.items()]
+    with Prometheus(folder, configs, release=release) as prometheus:
         prometheus.wait_for(f"count(up) == {len(configs)}")
-        up = {series.labels["job"]: series.value for series in prometheus.query("up")}
-    assert up == {"as the PodMonitor says": 1, "without the authority": 0, "by its address": 0}
-
-
-def _haproxy() -> list[str | Path]:
-    """That of trixie, 3.0 as the image, with the libraries of trixie, whatever this machine's are."""
-    libraries = DEBIAN / "trixie/usr/lib/x86_64-linux-gnu"
-    return [libraries / "ld-linux-x86-64.so.2", "--library-path", libraries, DEBIAN / "trixie/usr/sbin/haproxy"]
+        return {series.labels["job"]: series.value for series in prometheus.query("up")}
 
 
 def _get(url: str) -> int:
     """As the kubelet asks: the certificate may be anybody's."""
     anybody = ssl.create_default_context()
     anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
-    with urllib.request.urlopen(url, timeout=10, context=anybody) as response:
-        return int(response.status)
-
-
-def _wait_for(url: str) -> None:
-    for _ in range(100):
-        try:
-            _get(url)
-            return
-        except urllib.error.URLError:
-            time.sleep(0.1)
-    raise AssertionError(f"{url} is not answered")
+    try:
+        with urllib.request.urlopen(url, timeout=10, context=anybody) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as refused:
+        return refused.code

@@ -20,7 +20,7 @@ import pytest
 
 import hmm_exporter
 from hmm_exporter import cli
-from hmm_exporter.config import Config, Web
+from hmm_exporter.config import Config, ConfigError, Web
 from hmm_exporter.errors import StartError
 
 
@@ -185,6 +185,20 @@ def fail(error: BaseException) -> Callable[[], int]:
     return answer
 
 
+@pytest.mark.parametrize("more", [[], ["--check"]])
+def test_a_bad_web_configuration_is_one_line_and_status_2(
+    daemon: Daemon, capfd: pytest.CaptureFixture[str], tmp_path: Path, more: list[str]
+) -> None:
+    file = tmp_path / "web.yaml"
+    file.write_text("basic_auth_users:\n  alice: hunter2\n")
+    said = refused(capfd, f"--web.config.file={file}", *more)
+    assert said.startswith(f"{file}:2: basic_auth_users.alice: the value is not allowed: a password hashed by bcrypt")
+    file.write_text("tls_server_config: {cert_file: no.crt, key_file: no.key}\n")
+    said = refused(capfd, f"--web.config.file={file}", *more)
+    assert said == f"{file}: tls_server_config.cert_file: {tmp_path}/no.crt: cannot be read: No such file or directory"
+    assert daemon.calls == []
+
+
 def test_a_failed_start_is_one_log_line_in_the_configured_format_and_status_1(
     daemon: Daemon, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,6 +210,18 @@ def test_a_failed_start_is_one_log_line_in_the_configured_format_and_status_1(
     got = json.loads(err)
     assert got["level"] == "error"
     assert got["msg"] == "cannot listen on :10466: address already in use"
+
+
+def test_a_web_configuration_that_is_wrong_by_now_is_one_log_line_and_status_2(
+    daemon: Daemon, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> int:
+        raise ConfigError("web.yaml:1: nonsense")
+
+    daemon.answer = fail
+    assert cli.main(["--log.format=json"]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert (json.loads(line)["level"], json.loads(line)["msg"]) == ("error", "web.yaml:1: nonsense")
 
 
 def test_a_failed_check_is_one_line_for_a_person_and_status_1(

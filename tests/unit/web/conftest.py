@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from hmm_exporter import log
+from tests.unit.web import certificates
 from tests.unit.web.served import Fixture
 
 
@@ -15,3 +20,43 @@ def web() -> Iterator[Fixture]:
     made = Fixture()
     yield made
     made.server.close()
+
+
+@pytest.fixture(scope="session")
+def certified(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as ``certificates.make`` fills it. Not to be written to."""
+    return certificates.make(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Path], Fixture]]:
+    """Starts servers under a web configuration; they end with the test."""
+    made = []
+
+    def start(web_config: Path) -> Fixture:
+        made.append(Fixture(web_config=web_config))
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.server.close()
+
+
+@pytest.fixture
+def logging_to_stderr() -> Iterator[None]:
+    """Log lines in JSON on stderr, the access log left out."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    handler = log.StderrHandler()
+    handler.setFormatter(log.JsonFormatter())
+    root.handlers[:] = [handler]
+    root.setLevel("INFO")
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+@pytest.fixture
+def logged(capfd: pytest.CaptureFixture[str], logging_to_stderr: None) -> Callable[[], list[dict[str, object]]]:
+    """The log lines since it was called last."""
+    return lambda: [json.loads(line) for line in capfd.readouterr().err.splitlines()]

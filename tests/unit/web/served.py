@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -51,14 +53,19 @@ class Collector:
 class Fixture:
     """A server with what it was made of."""
 
-    def __init__(self, *addresses: str, path: str = "/metrics") -> None:
+    def __init__(self, *addresses: str, path: str = "/metrics", web_config: Path | None = None) -> None:
         self.state, self.collector = State(), Collector()
         registry = CollectorRegistry()
         registry.register(self.collector)
-        self.server = Server(addresses or ("127.0.0.1:0",), path, registry, self.state)
+        web = None if web_config is None else str(web_config)
+        self.server = Server(addresses or ("127.0.0.1:0",), path, registry, self.state, (), web)
+        self.tls: ssl.SSLContext | None = None
+        """How :meth:`ask` talks; None: in the clear."""
         self.server.start()
 
     def connect(self, timeout: float = 10) -> http.client.HTTPConnection:
+        if self.tls:
+            return http.client.HTTPSConnection("127.0.0.1", self.server.ports[0], timeout=timeout, context=self.tls)
         return http.client.HTTPConnection("127.0.0.1", self.server.ports[0], timeout=timeout)
 
     def ask(

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import re
+import resource
 import socket
 import threading
 import time
@@ -16,8 +17,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from hmm_exporter import log
-from hmm_exporter.web import telemetry
+from hmm_exporter.web import handler, telemetry
 from hmm_exporter.web.server import Server
 from hmm_exporter.web.status import ProbeRow
 from tests.unit.web.served import TEXT, Fixture, State, healthy
@@ -97,6 +97,7 @@ def test_no_answer_may_be_stored_or_guessed_at(web: Fixture) -> None:
         _, headers, _ = web.ask(path)
         assert headers["Cache-Control"] == "no-store"
         assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
         assert "Server" not in headers
 
 
@@ -149,20 +150,6 @@ def test_an_error_of_ours_is_500_in_one_line_and_one_log_line(
     (line,) = capfd.readouterr().err.splitlines()
     assert json.loads(line)["path"] == "/"
     assert web.ask("/-/healthy")[0] == 200
-
-
-@pytest.fixture
-def logging_to_stderr(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Log lines in JSON on stderr, the access log left out."""
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    handler = log.StderrHandler()
-    handler.setFormatter(log.JsonFormatter())
-    root.handlers[:] = [handler]
-    root.setLevel("INFO")
-    yield
-    root.handlers[:] = before
-    root.setLevel(level)
 
 
 def patience(seconds: float) -> dict[str, str]:
@@ -277,6 +264,67 @@ def test_a_client_that_hangs_in_its_request_keeps_no_other_waiting(web: Fixture)
         assert time.monotonic() - started < 2
 
 
+@pytest.mark.parametrize("head", [b"GET /metrics HTTP/1.1\r\nX: ", b"GET /"])
+def test_a_request_that_comes_in_drops_has_a_time_for_all_of_it(
+    web: Fixture, monkeypatch: pytest.MonkeyPatch, head: bytes
+) -> None:
+    monkeypatch.setattr(handler, "_READ", 0.3)
+    with socket.create_connection(("127.0.0.1", web.server.ports[0]), timeout=0.05) as client:
+        client.sendall(head)
+        while True:  # each drop comes long before the time is over
+            try:
+                assert client.recv(1) == b""
+                break
+            except TimeoutError:
+                client.sendall(b"x")
+            except ConnectionResetError:
+                break
+
+
+def test_an_answer_that_is_taken_in_drops_has_a_time_for_all_of_it(
+    web: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handler, "_WRITE", 0.3)
+    size = 20_000_000
+    web.state.probes = [ProbeRow("x" * size, "", "", "", "")]
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(30)
+        client.connect(("127.0.0.1", web.server.ports[0]))
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        taken = 0
+        with contextlib.suppress(ConnectionError):
+            while drop := client.recv(4096):
+                taken += len(drop)
+                time.sleep(0.001)
+    assert taken < size
+
+
+def test_without_descriptors_left_it_says_so_once_and_goes_on_when_there_are_some(
+    web: Fixture, capfd: pytest.CaptureFixture[str], logging_to_stderr: None
+) -> None:
+    assert web.ask("/-/healthy")[0] == 200  # whatever is opened at the first time is open
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    clients = [socket.socket() for _ in range(5)]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(client.fileno() for client in clients) + 1, hard))
+        for client in clients:
+            client.settimeout(30)
+            client.connect(("127.0.0.1", web.server.ports[0]))
+            client.sendall(b"GET /-/healthy HTTP/1.0\r\n\r\n")
+        err = ""
+        while "cannot accept a connection" not in err:
+            err += capfd.readouterr().err
+        assert web.server.alive(30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for client in clients:
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+        client.close()
+    err += capfd.readouterr().err
+    assert err.count("\n") == 1
+
+
 def test_a_client_that_goes_in_the_middle_does_no_harm(
     web: Fixture, capfd: pytest.CaptureFixture[str], logging_to_stderr: None
 ) -> None:
@@ -314,6 +362,8 @@ def test_who_is_being_answered_makes_no_room(web: Fixture) -> None:
 
 
 def test_a_thousand_scrapes_at_once_are_all_answered(web: Fixture) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))  # both ends are this process
     clients = [socket.create_connection(("127.0.0.1", web.server.ports[0]), timeout=60) for _ in range(1000)]
     for client in clients:
         client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
@@ -337,6 +387,7 @@ def test_a_thousand_scrapes_at_once_are_all_answered(web: Fixture) -> None:
         (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", 414),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\n" + (b"X: " + b"y" * 1000 + b"\r\n") * 17 + b"\r\n", 431),
         (b"GET http://[ HTTP/1.1\r\nConnection: close\r\n\r\n", 400),
     ],
 )
@@ -347,6 +398,17 @@ def test_what_is_no_request_is_refused_in_one_line(web: Fixture, request_: bytes
     assert b"Connection: close" in head
     assert re.fullmatch(rb"[a-z -]+\n", body, re.IGNORECASE)
     assert web.ask("/-/healthy")[0] == 200
+
+
+def test_what_a_browser_may_send_with_its_cookies_is_no_more_than_is_taken(web: Fixture) -> None:
+    assert web.ask("/metrics", headers={"Cookie": "x" * 15_000})[0] == 200
+
+
+def test_a_request_without_its_end_is_not_answered(web: Fixture) -> None:
+    with socket.create_connection(("127.0.0.1", web.server.ports[0]), timeout=10) as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(100) == b""
 
 
 def test_a_body_is_not_taken_for_the_next_request(web: Fixture) -> None:
