@@ -29,8 +29,9 @@ def try_one(data: bytes) -> None:
         if given.subcommand:
             config = command_line.configure(given, config)
             command_line.options(given, command)
-    except SystemExit as done:
-        assert done.code in (0, None)
+    except SystemExit as done:  # --help and --version
+        if done.code:
+            raise
     except (cli._UsageError, ConfigError) as error:
         check_message(cli._one_line(str(error)))
     else:

@@ -45,8 +45,8 @@ def _compare(symbols: Symbols, data: bytes) -> None:
         symbol = found.get(address)
         assert (symbol and (symbol.name.encode(errors="replace"), symbol.offset)) == name, (address, symbol, name)
     for _, match in table[:4]:
-        name = match[3].decode(errors="replace")
-        assert symbols.address(name) in {address for address, each in there if each[3] == match[3]} | {None}
+        at = symbols.address(match[3].decode(errors="replace"))
+        assert at is None or at in {address for address, each in there if each[3] == match[3]}
     _label(symbols, wanted, b" ".join(part for _, match in table for part in match.groups(b"")[2:]))
 
 
