@@ -95,10 +95,11 @@ class Collector:
         What the latest collection showed stays until the next one: begun anew in between, a series could have come
         as far as it was, and nobody would see that it began anew.
         """
+        shown = {(name, booked) for (name, _), booked in self._booked_as.items()}
         for name, sums in self._ended.items():
             selected = self._selected[name]
             there = {self._booked(name, labels) for labels, _ in _labelled(selected, rows)}
-            there |= {booked for (metric, _), booked in self._booked_as.items() if metric == name}
+            there |= {labels for labels in sums if (name, labels) in shown}
             self._ended[name] = _keep(selected, sums, there)
 
     def _booked(self, name: str, labels: LabelValues) -> LabelValues:

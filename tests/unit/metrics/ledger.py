@@ -45,6 +45,8 @@ class Ledger:
         """The part of it that ended before anybody saw it: it may be missing."""
         self._ended: set[Series] = set()
         """Since the latest scrape."""
+        self._decided: set[Series] = set()
+        """What they are shown as was decided while they were not shown."""
         self._before: dict[Series, float] = {}
 
     def count(self, name: str, labels: Mapping[str, str], *source: Hashable, amount: int = 1) -> None:
@@ -63,14 +65,18 @@ class Ledger:
                 self._ended.add(series)
 
     def scraped(self, found: Mapping[Series, float], names: frozenset[str], room: Room) -> None:
-        """A scrape showed this, and was to show the series of these names."""
-        found = {series: value for series, value in found.items() if series[0] in names}
+        """A scrape showed this, and was to show the series of these names: what nothing feeds is absent."""
+        assert {name for name, _ in found} <= names
+        self._hidden(names)
         most: Counter[Series] = Counter()
         least: Counter[Series] = Counter()
         for series in [series for series in self._counted if series[0] in names]:
             shown = self._shown(series, found, room)
-            most[shown] += self._counted[series]
-            least[shown] += self._counted.pop(series) - self._unseen.pop(series, 0)
+            counted, unseen = self._counted.pop(series), self._unseen.pop(series, 0)
+            most[shown] += counted
+            least[shown] += counted - unseen
+            if shown == series:
+                most[other(series)] += unseen  # while it was not shown, there may have been no room for it
         for series in most.keys() | found.keys():
             increase = found.get(series, 0) - self._before.get(series, 0)
             if increase < 0 and series in self._ended:  # a counter that begins anew
@@ -81,11 +87,18 @@ class Ledger:
         self._ended = {series for series in self._ended if series[0] not in names}
         self._before = {series: value for series, value in self._before.items() if series not in mine} | found
 
+    def _hidden(self, names: frozenset[str]) -> None:
+        """Who ends while nobody sees it begins anew; who does not goes on."""
+        gone = {series for series in self._ended - self._sources.keys() if series[0] not in names}
+        self._ended -= gone
+        self._before = {series: value for series, value in self._before.items() if series not in gone}
+        self._decided |= {series for series in self._counted if series[0] not in names}
+
     def _shown(self, series: Series, found: Mapping[Series, float], room: Room) -> Series:
         """What it is counted as: itself from the first scrape on or never, and itself if there is room."""
         shown = series if series in found else other(series)
         if series in self._sources:
-            is_new = series not in self._shown_as and series not in self._ended
+            is_new = not (series in self._shown_as or series in self._ended or series in self._decided)
             before = self._shown_as.setdefault(series, shown)
             assert before == shown, f"moved from {before} to {shown}"
             if is_new and shown != series:

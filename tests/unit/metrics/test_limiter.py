@@ -14,13 +14,13 @@ from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from hmm_exporter.bpf.maps import Row
 from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.metrics import METRICS
 from hmm_exporter.catalog.tables import Table
-from hmm_exporter.catalog.values import DEVICE_NONE, OTHER_COMM, OTHER_POINTER, Class, Trigger
+from hmm_exporter.catalog.values import DEVICE_NONE, OTHER_COMM, OTHER_POINTER, Class, Size, Trigger
 from hmm_exporter.config import Limits
 from hmm_exporter.metrics.collector import Collector
 from hmm_exporter.metrics.idle import Idle
@@ -44,19 +44,22 @@ _COMMS = {
 _owners = st.sampled_from([owner for owner in _OWNERS if owner != OTHER_POINTER])
 _comms = st.sampled_from([comm for comm in _COMMS if comm != OTHER_COMM])
 _TTL = 600.0
-_PROBES = frozenset({"migrate_vma_setup", "hmm_range_fault", "hmm_range_fault_unlocked_timeout"})
-_NAMES = {
+_MIGRATIONS = {
     "hmm_migrations_started_total": 1,
-    "hmm_migration_request_size_bytes": 28,
     "hmm_process_migrations_total": 1,
-    "hmm_process_range_faults_total": 1,
-}
-"""Metrics, and how many series a label set of each is."""
-_NEEDED = {
-    **{name: series for name, series in _NAMES.items() if name.endswith("_total")},
     "hmm_migration_request_size_bytes_count": 28,
     "hmm_migration_request_size_bytes_sum": 28,
+    "hmm_migration_request_size_bytes_bucket": 28,
 }
+_FAULTS = {"hmm_process_range_faults_total": 1}
+"""What feeds which samples, and how many series come with one."""
+_FED_BY = {"migrate_vma_setup": _MIGRATIONS, "hmm_range_fault": _FAULTS}
+_ALL = frozenset(_FED_BY)
+_METRICS = [
+    metric
+    for metric in METRICS
+    if any(name in (metric.name, f"{metric.name}_count") for its in _FED_BY.values() for name in its)
+]
 
 
 class Limiter(RuleBasedStateMachine):
@@ -67,17 +70,19 @@ class Limiter(RuleBasedStateMachine):
         self.stack = ExitStack()
         self.ledger = Ledger()
         self.now = 5000.0
+        self.attached = _ALL
+        self.most_shown = 0
 
     @initialize(room=st.integers(0, 40))
     def begin(self, room: int) -> None:
         folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
         self.bpf, self.maps = self.stack.enter_context(map_set(Limits(owners=3, processes=3)))
         self.names = names_with(folder, _KALLSYMS)
-        metrics = [metric for metric in METRICS if metric.name in _NAMES]
-        probe = Collector(_PROBES, self.names, 1000, metrics)
-        probe.families(self.rows())
-        self.limit = probe.series + 1000 - probe.series_limit + room
-        self.collector = Collector(_PROBES, self.names, self.limit, metrics)
+        empty = Collector(_ALL, self.names, 1000, _METRICS)
+        empty.families(self.rows())
+        self.least = empty.series + 1000 - empty.series_limit
+        self.limit = self.least + room
+        self.collector = Collector(_ALL, self.names, self.limit, _METRICS)
         self.idle = Idle(self.maps, _TTL, lambda: self.now, ended=self.collector.end)
 
     def teardown(self) -> None:
@@ -94,6 +99,7 @@ class Limiter(RuleBasedStateMachine):
             return overflow
         return value
 
+    @precondition(lambda self: "migrate_vma_setup" in self.attached)
     @rule(owner=_owners, comm=_comms, each=st.sampled_from(list(Class)[:2]), size=st.booleans())
     def migrate(self, owner: int, comm: bytes, each: Class, size: bool) -> None:
         at, by = self.admit(tables.OWNER, owner, OTHER_POINTER), self.admit(tables.PROCESS, comm, OTHER_COMM)
@@ -111,7 +117,10 @@ class Limiter(RuleBasedStateMachine):
             self.bpf.book(tables.MIGRATION_HISTOGRAM, (at, each), requested_bytes=4096, request_size=[1])
             self.ledger.count("hmm_migration_request_size_bytes_count", its, *owners)
             self.ledger.count("hmm_migration_request_size_bytes_sum", its, *owners, amount=4096)
+            for bound in [*Size.bytes.bounds, "+Inf"]:
+                self.ledger.count("hmm_migration_request_size_bytes_bucket", its | {"le": str(bound)}, *owners)
 
+    @precondition(lambda self: "hmm_range_fault" in self.attached)
     @rule(comm=_comms)
     def fault(self, comm: bytes) -> None:
         by = self.admit(tables.PROCESS, comm, OTHER_COMM)
@@ -138,14 +147,28 @@ class Limiter(RuleBasedStateMachine):
         for gone in (*ended[tables.OWNER], *ended[tables.PROCESS]):
             self.ledger.end(gone)
 
+    @rule(attached=st.sets(st.sampled_from(sorted(_ALL))))
+    def shed_or_take_back(self, attached: set[str]) -> None:
+        self.attached = frozenset(attached)
+        self.collector.watch(self.attached)
+
+    @rule(room=st.integers(0, 60))
+    def reload(self, room: int) -> None:
+        self.limit = self.least + room
+        self.collector.limit(self.limit)
+
     @rule()
     def scrape(self) -> None:
         rows = self.rows()
         self.learn(rows)
         found = samples(self.collector.families(rows))
-        assert len(found) == self.collector.series <= self.limit
-        room = Room(self.collector.series_limit - len(found), _NEEDED)
-        self.ledger.scraped(found, frozenset(_NEEDED), room)
+        # What is shown already stays where a reload sets a lower limit.
+        assert len(found) == self.collector.series <= max(self.limit, self.most_shown)
+        self.most_shown = len(found)
+        needed = {name: series for probe in self.attached for name, series in _FED_BY[probe].items()}
+        # What is hidden for a while takes up room all the same, and how much is not seen.
+        left = self.collector.series_limit - len(found) if self.attached == _ALL else -1
+        self.ledger.scraped(found, frozenset(needed), Room(left, needed))
 
 
 TestLimiter = Limiter.TestCase
