@@ -85,7 +85,8 @@ class Ledger:
         mine = {series for series in self._before if series[0] in names}
         assert mine - found.keys() <= self._ended, f"vanished: {mine - found.keys() - self._ended}"
         self._ended = {series for series in self._ended if series[0] not in names}
-        self._before = {series: value for series, value in self._before.items() if series not in mine} | found
+        self._before = {series: value for series, value in self._before.items() if series not in mine}
+        self._before.update(found)
 
     def _hidden(self, names: frozenset[str]) -> None:
         """Who ends while nobody sees it begins anew; who does not goes on."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -133,6 +134,7 @@ class AnyCourse(RuleBasedStateMachine):
         self.owners: dict[int, str] = dict(_NAMED)
         self.appeared = 0
         self.flying: dict[int, tuple[float, int, bytes, Class]] = {}
+        self.threads = 0
         self.abandoned = 0
         self.sheds = False
 
@@ -162,32 +164,23 @@ class AnyCourse(RuleBasedStateMachine):
         assert isinstance(admitted, bytes)
         return admitted
 
-    def count(
-        self, name: str, amount: int = 1, *, by: bytes | None = None, at: int | None = None, **labels: str
-    ) -> None:
-        """An event, with the process and the owner or driver that it ends with."""
-        if by is not None:
-            labels["comm"] = _COMMS[by]
-        if "class_" in labels:
-            labels["class"] = labels.pop("class_")
-        known = {0, OTHER_POINTER, OTHER_COMM}  # which do not end
-        self.ledger.count(
-            name, labels, *(each for each in (at, by) if each is not None and each not in known), amount=amount
-        )
+    def count(self, name: str, labels: Mapping[str, str], at: int = 0, by: bytes = b"", amount: int = 1) -> None:
+        """An event, with the owner or driver, and the process, that it ends with."""
+        lasting = (0, b"", OTHER_POINTER, OTHER_COMM)
+        sources = [each for each in (at, by) if each not in lasting]
+        self.ledger.count(name, {**labels, "comm": _COMMS[by]} if by else labels, *sources, amount=amount)
 
     @rule(address=st.sampled_from([*_NAMED, *_HEAP]), comm=st.sampled_from([*_COMMS]), each=st.sampled_from(Class))
     def setup(self, address: int, comm: bytes, each: Class) -> None:
         at, by = self.owner(address), self.process(comm)
         self.bpf.book(tables.MIGRATION, (at, each, Trigger.kthread, DEVICE_NONE), started=1)
         self.bpf.book(tables.PROCESS_MIGRATION, (by, at, each), started=1)
-        thread = len(self.flying) + 1000 * int(self.now)
-        self.bpf.enter(thread, IN_MIGRATION, int(self.now * 1e9))
-        self.flying[thread] = (self.now, at, by, each)
-        owner = self.owners[at]
-        self.count(
-            "hmm_migrations_started_total", at=at, class_=each.name, pgmap_owner=owner, trigger="kthread", device="none"
-        )
-        self.count("hmm_process_migrations_total", at=at, by=by, class_=each.name, pgmap_owner=owner)
+        self.threads += 1
+        self.bpf.enter(self.threads, IN_MIGRATION, int(self.now * 1e9))
+        self.flying[self.threads] = (self.now, at, by, each)
+        its = {"class": each.name, "pgmap_owner": self.owners[at]}
+        self.count("hmm_migrations_started_total", its | {"trigger": "kthread", "device": "none"}, at)
+        self.count("hmm_process_migrations_total", its, at, by)
 
     @precondition(lambda self: self.flying)
     @rule(data=st.data(), how=st.sampled_from(("failed", "empty", "completed")))
@@ -196,40 +189,37 @@ class AnyCourse(RuleBasedStateMachine):
         _, address, comm, each = self.flying.pop(thread)
         self.bpf.leave(thread)
         at, by = self.owner(address), self.process(comm)
-        its = {"class_": each.name, "pgmap_owner": self.owners[at]}
+        its = {"class": each.name, "pgmap_owner": self.owners[at]}
         if how == "failed":
             self.bpf.book(tables.FAILURE, (at, 22, Failure.migration, each, Trigger.kthread), calls=1)
             self.bpf.book(tables.PROCESS_FAILURE, (by, 22, Failure.migration, each), calls=1)
             where = {"trigger": "kthread", "device": "none", "errno": "EINVAL"}
-            self.count("hmm_migration_failures_total", at=at, **its, **where)
-            self.count("hmm_process_migration_failures_total", by=by, class_=each.name, errno="EINVAL")
+            self.count("hmm_migration_failures_total", its | where, at)
+            self.count("hmm_process_migration_failures_total", {"class": each.name, "errno": "EINVAL"}, by=by)
             return
         self.bpf.book(tables.MIGRATION_HISTOGRAM, (at, each), requested_bytes=2 * _PAGE, request_size=[0, 1])
-        self.count("hmm_migration_request_size_bytes_count", at=at, **its)
-        self.count("hmm_migration_request_size_bytes_sum", 2 * _PAGE, at=at, **its)
-        device = _DEVICE if how == "completed" else "none"
-        key = (at, each, Trigger.kthread, 0 if how == "completed" else DEVICE_NONE)
+        self.count("hmm_migration_request_size_bytes_count", its, at)
+        self.count("hmm_migration_request_size_bytes_sum", its, at, amount=2 * _PAGE)
+        device, number = (_DEVICE, 0) if how == "completed" else ("none", DEVICE_NONE)
+        key = (at, each, Trigger.kthread, number)
         where = {"trigger": "kthread", "device": device}
+        self.bpf.book(tables.MIGRATION, key, requested_bytes=2 * _PAGE)
+        self.count("hmm_migration_requested_bytes_total", its | where, at, amount=2 * _PAGE)
         if how == "empty":
-            self.bpf.book(tables.MIGRATION, key, empty=1, requested_bytes=2 * _PAGE, not_selected_bytes=2 * _PAGE)
-            self.count("hmm_migrations_empty_total", at=at, **its, **where)
-            self.count("hmm_migration_unmoved_bytes_total", 2 * _PAGE, at=at, **its, **where, reason="not_selected")
-        else:
-            self.bpf.book(
-                tables.MIGRATION,
-                key,
-                completed=1,
-                requested_bytes=2 * _PAGE,
-                busy_bytes=_PAGE,
-                moved_bytes=[0, _PAGE, 0, 0],
-            )
-            self.bpf.book(tables.PROCESS_MIGRATION, (by, at, each), moved_bytes=[0, _PAGE, 0, 0])
-            moved = {"direction": "host_to_device"}
-            self.count("hmm_migrations_completed_total", at=at, **its, **where)
-            self.count("hmm_migration_unmoved_bytes_total", _PAGE, at=at, **its, **where, reason="busy")
-            self.count("hmm_migration_moved_bytes_total", _PAGE, at=at, pgmap_owner=self.owners[at], **where, **moved)
-            self.count("hmm_process_moved_bytes_total", _PAGE, by=by, **moved)
-        self.count("hmm_migration_requested_bytes_total", 2 * _PAGE, at=at, **its, **where)
+            self.bpf.book(tables.MIGRATION, key, empty=1, not_selected_bytes=2 * _PAGE)
+            self.count("hmm_migrations_empty_total", its | where, at)
+            skipped = its | where | {"reason": "not_selected"}
+            self.count("hmm_migration_unmoved_bytes_total", skipped, at, amount=2 * _PAGE)
+            return
+        moves = [0, _PAGE, 0, 0]
+        self.bpf.book(tables.MIGRATION, key, completed=1, busy_bytes=_PAGE, moved_bytes=moves)
+        self.bpf.book(tables.PROCESS_MIGRATION, (by, at, each), moved_bytes=moves)
+        self.count("hmm_migrations_completed_total", its | where, at)
+        self.count("hmm_migration_unmoved_bytes_total", its | where | {"reason": "busy"}, at, amount=_PAGE)
+        moved = {"direction": "host_to_device"}
+        of_owner = where | moved | {"pgmap_owner": self.owners[at]}
+        self.count("hmm_migration_moved_bytes_total", of_owner, at, amount=_PAGE)
+        self.count("hmm_process_moved_bytes_total", moved, at, by, amount=_PAGE)
 
     @precondition(lambda self: not self.sheds)
     @rule(ops=st.sampled_from([*_DRIVERS]), comm=st.sampled_from([*_COMMS]), busy=st.booleans())
@@ -240,25 +230,26 @@ class AnyCourse(RuleBasedStateMachine):
         its = {"driver": driver, "function": function.name}
         self.bpf.book(tables.RANGE_FAULT, (at, function, Intent.read), calls=1, bytes=_PAGE, size=[1])
         self.bpf.book(tables.PROCESS, (by,), range_faults=1)
-        self.count("hmm_range_faults_total", at=at, **its, intent="read")
-        self.count("hmm_range_fault_size_bytes_count", at=at, **its)
-        self.count("hmm_range_fault_size_bytes_sum", _PAGE, at=at, **its)
-        self.count("hmm_process_range_faults_total", by=by)
+        self.count("hmm_range_faults_total", its | {"intent": "read"}, at)
+        self.count("hmm_range_fault_size_bytes_count", its, at)
+        self.count("hmm_range_fault_size_bytes_sum", its, at, amount=_PAGE)
+        self.count("hmm_process_range_faults_total", {}, by=by)
         if busy:
             self.bpf.book(tables.EBUSY, (at, _CALLER, function), calls=1)
             self.bpf.book(tables.FAILURE, (at, 16, Failure.range_fault, 0, 0), calls=1)
             self.bpf.book(tables.PROCESS_FAILURE, (by, 16, Failure.range_fault, 0), calls=1)
-            self.count("hmm_range_fault_failures_total", at=at, **its, errno="EBUSY")
-            self.count("hmm_range_fault_ebusy_callers_total", at=at, driver=driver, caller="svm_range_restore_pages")
-            self.count("hmm_process_range_fault_failures_total", by=by, errno="EBUSY")
+            self.count("hmm_range_fault_failures_total", its | {"errno": "EBUSY"}, at)
+            caller = {"driver": driver, "caller": "svm_range_restore_pages"}
+            self.count("hmm_range_fault_ebusy_callers_total", caller, at)
+            self.count("hmm_process_range_fault_failures_total", {"errno": "EBUSY"}, by=by)
 
     @rule(comm=st.sampled_from([*_COMMS]))
     def device_exclusive(self, comm: bytes) -> None:
         by = self.process(comm)
         self.bpf.book(tables.EVENT, (Event.device_exclusive,), calls=1)
         self.bpf.book(tables.PROCESS, (by,), device_exclusive=1)
-        self.count("hmm_device_exclusive_total")
-        self.count("hmm_process_device_exclusive_total", by=by)
+        self.count("hmm_device_exclusive_total", {})
+        self.count("hmm_process_device_exclusive_total", {}, by=by)
 
     @rule(seconds=st.sampled_from((1.0, _TTL)))
     def wait(self, seconds: float) -> None:
@@ -275,8 +266,8 @@ class AnyCourse(RuleBasedStateMachine):
         for table, keys in before.items():
             for gone in keys - self.keys(table):
                 self.ledger.end(gone)
-                if gone in _HEAP and table is tables.OWNER:
-                    del self.owners[gone]  # type: ignore[arg-type]
+                if table is tables.OWNER and isinstance(gone, int) and gone in _HEAP:
+                    del self.owners[gone]  # it comes back as somebody new
 
     def keys(self, table: Table) -> set[int | bytes]:
         return {row.key[0] for row in self.maps.read(table)}
