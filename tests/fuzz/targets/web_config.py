@@ -53,12 +53,14 @@ def _check_hashes(*hashes: str) -> None:
 
 def _is_elsewhere(secret: str, data: bytes) -> bool:
     """Whether it stands in a place where no secret belongs, or nobody can say in which."""
+    if set(b"!&*") & set(data):  # what these are in front of is told, too
+        return True
     try:
         root = yaml.compose(data, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         return True
     pairs = root.value if isinstance(root, yaml.MappingNode) else [(root, root)]
-    return any(secret in yaml.serialize(each) for pair in pairs for each in _elsewhere(*pair))
+    return any(secret in yaml.serialize(each, width=len(data)) for pair in pairs for each in _elsewhere(*pair))
 
 
 def _elsewhere(key: yaml.Node, value: yaml.Node) -> list[yaml.Node]:

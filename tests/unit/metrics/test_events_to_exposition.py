@@ -320,4 +320,4 @@ class AnyCourse(RuleBasedStateMachine):
 
 
 TestAnyCourse = AnyCourse.TestCase
-TestAnyCourse.settings = settings(max_examples=20, stateful_step_count=30)
+TestAnyCourse.settings = settings(max_examples=10, stateful_step_count=40)

@@ -172,4 +172,4 @@ class Limiter(RuleBasedStateMachine):
 
 
 TestLimiter = Limiter.TestCase
-TestLimiter.settings = settings(max_examples=100, stateful_step_count=40)
+TestLimiter.settings = settings(max_examples=60, stateful_step_count=40)
