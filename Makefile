@@ -29,8 +29,12 @@ install: install-packages ## below PREFIX (/usr/local), with units for systemd; 
 uninstall: ## takes that away again, but for /etc/hmm-exporter
 	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" UNITDIR="$(UNITDIR)" scripts/install.sh uninstall
 
-test: setup $(PROMTOOL) ## the tests that need no other kernel than this machine's: a few minutes
-	@PATH="$(CURDIR)/.venv/bin:$$PATH" pytest tests/unit tests/bpf
+test: setup $(PROMTOOL) .venv/fuzz ## the tests that need no other kernel than this machine's: a few minutes
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" pytest tests/unit tests/fuzz tests/bpf
+
+fuzz: RUNS ?= 1000000
+fuzz: setup .venv/fuzz ## RUNS inputs (a million) for each fuzzer, or for TARGET: an hour or two on one CPU
+	@.venv/bin/python -m tests.fuzz --runs $(RUNS) $(TARGET)
 
 test-bcc: setup bcc-packages ## the versions of bcc, as Debian's releases have them
 	@.venv/bin/pytest tests/bcc
@@ -107,6 +111,11 @@ lint-packages:
 	@.venv/bin/pip install --quiet --editable '.[test]'
 	@touch $@
 
+.venv/fuzz: pyproject.toml | .venv/package
+	@echo "installing into .venv: what make fuzz needs, where there is a wheel"
+	@.venv/bin/pip install --quiet --editable '.[fuzz]'
+	@touch $@
+
 .venv/lint: pyproject.toml | .venv/package
 	@echo "installing into .venv: what make lint needs"
 	@.venv/bin/pip install --quiet --editable '.[lint]'
@@ -121,6 +130,6 @@ lint-packages:
 .venv/bin/promtool: | .venv/bin/pip
 	@scripts/debian.sh unpack usr/bin/promtool $@ promtool prometheus
 
-.PHONY: help demo run install uninstall test test-bcc test-lab test-matrix test-fleet dashboards pictures bench lint format clean setup packages bcc-packages fleet-packages install-packages lab-packages lint-packages
+.PHONY: help demo run install uninstall test test-bcc test-lab test-matrix test-fleet fuzz dashboards pictures bench lint format clean setup packages bcc-packages fleet-packages install-packages lab-packages lint-packages
 # apt-get and pip take one caller at a time.
 .NOTPARALLEL:

@@ -168,6 +168,8 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[str, .
     separator = arguments.index("--") if "--" in arguments else len(arguments)
     command = tuple(arguments[separator + 1 :])
     parser = _parser()
+    if any(argument.partition("=")[2] == "--" for argument in arguments[:separator]):
+        raise _UsageError("-- is no flag's value")  # argparse makes a list of it
     given, unknown = parser.parse_known_args(arguments[:separator])
     if given.subcommand not in (None, "report"):
         unknown.insert(0, given.subcommand)

@@ -155,7 +155,9 @@ class _Reader:
         lines: dict[str, int] = {}
         for name_node, child in node.value:
             name = name_node.value if isinstance(name_node, yaml.ScalarNode) else _show(name_node)
-            below = f"{key}.{one_line(name)}" if key else one_line(name)
+            # A name that is none may be the secret itself, as in {name:secret}, where a space is missing.
+            shown = one_line(name) if known or re.fullmatch(r"[\w.@+-]+", name) else "..."
+            below = f"{key}.{shown}" if key else shown
             if known and name not in known:
                 problem = f"unknown key{did_you_mean(name, known)}: one of {names(known)}"
                 self._fail(name_node, below, problem)

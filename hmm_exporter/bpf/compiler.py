@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import operator
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from hmm_exporter import capabilities
 from hmm_exporter.bpf.source import HEADERS
+from hmm_exporter.config_value import one_line
 from hmm_exporter.errors import StartError
 
 LOADER = Path(__file__).with_name("loader.py")
@@ -75,9 +77,16 @@ def _compiled(child: subprocess.CompletedProcess[str], python: str) -> Compiled:
         raise StartError(f"loader: killed by {name} while compiling{hint}")
     try:
         reply = json.loads(child.stdout)
-        if not isinstance(reply, dict) or not reply.keys() & {"missing", "error", "bcc"}:
-            raise ValueError
-    except ValueError:
+        if reply.keys() & {"missing", "error"}:
+            reply = {what: one_line(" ".join(text.split()), most=512) for what, text in reply.items()}
+        else:
+            return Compiled(
+                {name: base64.b64decode(code) for name, code in reply["programs"].items()},
+                {name: CompiledMap(*map(operator.index, layout)) for name, layout in reply["maps"].items()},
+                str(reply["bcc"]),
+            )
+    # Whatever else it may be, it is not what the loader writes.
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
         raise StartError(
             f"loader: {python} ended with status {child.returncode} and no answer: {_last_line(child.stderr)}"
         ) from None
@@ -87,26 +96,20 @@ def _compiled(child: subprocess.CompletedProcess[str], python: str) -> Compiled:
             " Fedora: python3-bcc; the PyPI package called bcc is something else),"
             " or set loader.python to a Python that has it"
         )
-    if "error" in reply and "Operation not permitted" in child.stderr:
+    if "Operation not permitted" in child.stderr:
         # bcc makes the maps while it compiles; ours are made afterwards, and would be refused, too.
         raise StartError(f"loader: the kernel refuses to make BPF maps: {capabilities.why_refused()}")
-    if "error" in reply:
-        raise StartError(f"loader: {' '.join(reply['error'].split())}: {_first_error(child.stderr)}")
-    return Compiled(
-        {name: base64.b64decode(code) for name, code in reply["programs"].items()},
-        {name: CompiledMap(*layout) for name, layout in reply["maps"].items()},
-        reply["bcc"],
-    )
+    raise StartError(f"loader: {reply['error']}: {_first_error(child.stderr)}")
 
 
 def _last_line(text: str) -> str:
     lines = text.strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return one_line(lines[-1], most=512) if lines else "it said nothing"
 
 
 def _first_error(text: str) -> str:
     """The compiler's first complaint."""
     for line in text.splitlines():
         if "error" in line:
-            return line.strip()
+            return one_line(line.strip(), most=512)
     return _last_line(text)

@@ -12,6 +12,8 @@ from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
+from hmm_exporter.errors import StartError
+
 _MAGIC = 0xEB9F
 _HEADER = struct.Struct("<HBBIIIII")
 _TYPE = struct.Struct("<III")
@@ -27,7 +29,7 @@ _EACH = {_STRUCT: 12, _UNION: 12, _ENUM: 8, _FUNC_PROTO: 8, _DATASEC: 12, _ENUM6
 _QUALIFIERS = (_TYPEDEF, _VOLATILE, _CONST, _RESTRICT)
 
 
-class BtfError(Exception):
+class BtfError(StartError):
     """The file cannot be read, or is not BTF."""
 
 
@@ -99,9 +101,9 @@ class Btf:
         struct_name, _, field = path.partition(".")
         type_id = self._find(struct_name, _STRUCT)
         try:
-            bits = None if type_id is None else self._member(type_id, self._string_at(field))
+            bits = None if type_id is None else self._member(type_id, self._string_at(field), set())
         except RecursionError:
-            raise BtfError(f"struct {struct_name} contains itself") from None
+            raise BtfError(f"BTF: struct {struct_name} is nested too deeply") from None
         return None if bits is None else bits // 8
 
     def enumerator(self, name: str) -> int | None:
@@ -138,7 +140,7 @@ class Btf:
     def _type(self, type_id: int) -> tuple[int, int, int]:
         """(name offset, info, size or type) of a type; ids start at 1, 0 is void."""
         if type_id >= len(self._at):
-            raise BtfError(f"a type refers to number {type_id}, and there is none")
+            raise BtfError(f"BTF: a type refers to number {type_id}, and there is none")
         name, info, size = _TYPE.unpack_from(self._types, self._at[type_id])
         return name, info, size
 
@@ -170,10 +172,15 @@ class Btf:
             if kind not in _QUALIFIERS:
                 return kind, type_id
             type_id = target
-        raise BtfError("types refer to each other in a circle")
+        raise BtfError("BTF: types refer to each other in a circle")
 
-    def _member(self, type_id: int, field: int | None) -> int | None:
-        """Offset in bits of the member whose name stands at ``field`` in the strings."""
+    def _member(self, type_id: int, field: int | None, seen: set[int]) -> int | None:
+        """Offset in bits of the member whose name stands at ``field`` in the strings.
+
+        ``seen``: where it was not found. Without it, types that contain each other twice would be looked
+        through twice as often with each level.
+        """
+        seen.add(type_id)
         _, info, _ = self._type(type_id)
         start = self._at[type_id] + _TYPE.size
         for number in range(info & 0xFFFF):
@@ -187,7 +194,7 @@ class Btf:
                 return bits
             if not name:
                 kind, target = self._unqualified(member_type)
-                inner = self._member(target, field) if kind in (_STRUCT, _UNION) else None
+                inner = self._member(target, field, seen) if kind in (_STRUCT, _UNION) and target not in seen else None
                 if inner is not None:
                     return bits + inner
         return None

@@ -68,16 +68,17 @@ class Kernel:
 
 def running_kernel(btf_path: Path = _SYS / "kernel/btf/vmlinux") -> Kernel:
     """The kernel that this process runs on. Never fails: what is missing is said in the result."""
-    btf, problem = None, ""
+    btf, problem, private, multi = None, "", False, False
     try:
         btf = Btf.load(btf_path)
+        private, multi = has_device_private(btf), has_kprobe_multi(btf)
     except BtfError as error:
-        problem = f"no BTF ({error}): the kernel needs CONFIG_DEBUG_INFO_BTF"
+        btf, problem = None, f"no BTF ({error}): the kernel needs CONFIG_DEBUG_INFO_BTF"
     return Kernel(
         release=platform.release(),
         btf=btf,
         btf_problem=problem,
-        device_private=btf is not None and has_device_private(btf),
+        device_private=private,
         symbols=Symbols(),
         iomem=Iomem(),
         lockdown=lockdown(),
@@ -85,7 +86,7 @@ def running_kernel(btf_path: Path = _SYS / "kernel/btf/vmlinux") -> Kernel:
         possible_cpus=possible_cpus(),
         kprobe=pmu("kprobe"),
         uprobe=pmu("uprobe"),
-        kprobe_multi=btf is not None and has_kprobe_multi(btf),
+        kprobe_multi=multi,
         preemptible="PREEMPT" in platform.version(),
         counts_missed_kprobes=release_at_least(6, 7),
     )
@@ -119,7 +120,7 @@ def has_kprobe_multi(btf: Btf) -> bool:
 def lockdown(path: Path = _SYS / "kernel/security/lockdown") -> str:
     """From ``none [integrity] confidentiality``; securityfs may be missing or hidden."""
     try:
-        text = path.read_text()
+        text = path.read_text(errors="replace")
     except OSError:
         return "unknown"
     return text.partition("[")[2].partition("]")[0] or "unknown"

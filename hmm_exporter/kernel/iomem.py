@@ -27,7 +27,7 @@ PRIVATE_NAMES = {
 }
 """Names that drivers give to device-private ranges in place of a PCI address, and their modules."""
 
-_LINE = re.compile(r"( *)([0-9a-f]+)-([0-9a-f]+) : (.*)")
+_LINE = re.compile(r"( *)([0-9a-f]{1,16})-([0-9a-f]{1,16}) : (.*)")
 _RAM = "System RAM"
 _SOFT_RESERVED = "Soft Reserved"
 

@@ -11,11 +11,11 @@ MODULES = Path("/proc/modules")
 def users(module: str, path: Path = MODULES) -> tuple[str, ...]:
     """Modules that use ``module``, from ``drm_gpusvm_helper 61440 1 xe, Live 0x0000000000000000``."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(errors="replace").splitlines()
     except OSError:
         return ()
     for line in lines:
-        name, _, _, used_by, *_ = line.split()
-        if name == module:
-            return tuple(user for user in used_by.split(",") if user not in ("", "-", "[permanent]"))
+        fields = line.split()
+        if len(fields) > 3 and fields[0] == module:
+            return tuple(user for user in fields[3].split(",") if user not in ("", "-", "[permanent]"))
     return ()

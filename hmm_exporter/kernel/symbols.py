@@ -7,6 +7,7 @@ while the rights were there (a file that was opened with CAP_SYSLOG keeps showin
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 KALLSYMS = Path("/proc/kallsyms")
+
+_LINE = re.compile(rb"([0-9a-f]{16}) \S (\S+)(?:\s+\[(\S+)\])?")
+"""``ffffffffc0a01000 t dmirror_fault\\t[test_hmm]`` (kernel/kallsyms.c, s_show)"""
 
 _FARTHEST = 1 << 16
 """An address this far behind a symbol is not part of it, but on the heap behind the last symbol."""
@@ -50,17 +54,19 @@ class Symbols:
         wanted = sorted(set(addresses))
         if not wanted:
             return {}
-        nearest: list[tuple[int, bytes] | None] = [None] * len(wanted)
+        nearest: list[tuple[int, re.Match[bytes]] | None] = [None] * len(wanted)
         for address, line in self._lines():
             # This symbol can be the nearest one below only of the first wanted address above it,
             # and of later ones as long as nothing lies between: that is carried on below.
             index = bisect_left(wanted, address)
             if index < len(wanted):
                 best = nearest[index]
-                if (best is None or best[0] < address) and not _is_lock_key(line):
-                    nearest[index] = (address, line)
+                if best is None or best[0] < address:
+                    match = _LINE.match(line)
+                    if match and not _is_lock_key(match[2]):
+                        nearest[index] = (address, match)
         found = {}
-        carried: tuple[int, bytes] | None = None
+        carried: tuple[int, re.Match[bytes]] | None = None
         for address, best in zip(wanted, nearest):
             carried = best or carried
             if carried and address - carried[0] < _FARTHEST:
@@ -73,10 +79,11 @@ class Symbols:
         """Where vmlinux has ``name``, a module apart; None if it is not told. Not for any output."""
         if self._file:
             self._file.seek(0)
-            line_end = f" {name}\n".encode()
+            wanted = name.encode()
+            line_end = b" " + wanted + b"\n"
             for line in self._file:
-                if line.endswith(line_end):
-                    return int(line[:16], 16) or None
+                if line.endswith(line_end) and (match := _LINE.match(line)) and match[2] == wanted:
+                    return int(match[1], 16) or None
         return None
 
     def close(self) -> None:
@@ -89,19 +96,18 @@ class Symbols:
             return
         self._file.seek(0)
         for line in self._file:
-            address = int(line[:16], 16)
+            try:
+                address = int(line[:16], 16)
+            except ValueError:  # not the kernel's file
+                continue
             if address:
                 yield address, line
 
 
-def _is_lock_key(line: bytes) -> bool:
+def _is_lock_key(name: bytes) -> bool:
     """Without lockdep it has no size (lockdep_types.h:264, 6.12), and so the address of what comes next."""
-    return line.split(None, 3)[2].partition(b".")[0] == b"__key"
+    return name.partition(b".")[0] == b"__key"
 
 
-def _symbol(line: bytes, offset: int) -> Symbol:
-    """From ``ffffffffc0a01000 t dmirror_fault\\t[test_hmm]``."""
-    fields = line.split()
-    name = fields[2].decode(errors="replace")
-    module = fields[3].decode(errors="replace").strip("[]") if len(fields) > 3 else ""
-    return Symbol(name, module, offset)
+def _symbol(match: re.Match[bytes], offset: int) -> Symbol:
+    return Symbol(match[2].decode(errors="replace"), (match[3] or b"").decode(errors="replace"), offset)

@@ -90,10 +90,16 @@ class Collector:
                     _add(self._ended.setdefault(name, {}), booked, words)
 
     def forget_ended(self, rows: Rows) -> None:
-        """Let go of what has ended, but for label sets that these rows have: also when nobody scrapes."""
+        """Let go of what has ended, but for label sets that these rows have: also when nobody scrapes.
+
+        What the latest collection showed stays until the next one: begun anew in between, a series could have come
+        as far as it was, and nobody would see that it began anew.
+        """
+        shown = {(name, booked) for (name, _), booked in self._booked_as.items()}
         for name, sums in self._ended.items():
             selected = self._selected[name]
             there = {self._booked(name, labels) for labels, _ in _labelled(selected, rows)}
+            there |= {labels for labels in sums if (name, labels) in shown}
             self._ended[name] = _keep(selected, sums, there)
 
     def _booked(self, name: str, labels: LabelValues) -> LabelValues:

@@ -124,6 +124,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, response: Response) -> None:
         self._connection.enter(Phase.SENDING, _WRITE)
+        if self.request_version == "HTTP/0.9":  # to which the library answers with a bare body
+            self.request_version = "HTTP/1.0"
         self.send_response_only(response.status)
         self.send_header("Date", self.date_time_string())
         self.send_header("Content-Type", response.content_type)

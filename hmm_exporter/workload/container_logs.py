@@ -16,8 +16,11 @@ from pathlib import Path
 
 # None of the four names can have a `_` in it. kubelet cuts the link's name at 255 bytes, and with
 # it the ID: then only what it leads to says something.
-_LINK = re.compile(r"^.+-(?P<id>[0-9a-f]{64})\.log$")
-_TARGET = re.compile(r"/(?P<namespace>[^_/]+)_(?P<pod>[^_/]+)_(?P<uid>[^_/]+)/(?P<container>[^/]+)/\d+\.log$")
+_LINK = re.compile(r".+-(?P<id>[0-9a-f]{64})\.log")
+_NAME = "[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?"  # what Kubernetes allows: anything else would become a label's value
+_TARGET = re.compile(
+    rf".*/(?P<namespace>{_NAME})_(?P<pod>{_NAME})_(?P<uid>[0-9a-f-]+)/(?P<container>{_NAME})/[0-9]+\.log"
+)
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,11 @@ def pods(folder: Path) -> Mapping[str, Pod]:
         return found
     for link in links:
         try:
-            target = _TARGET.search(os.readlink(folder / link))
+            target = _TARGET.fullmatch(os.readlink(folder / link))
         except OSError:  # removed meanwhile, or no link
             continue
         if target:
             pod = found.setdefault(target["uid"], Pod(target["namespace"], target["pod"]))
-            if name := _LINK.match(link):
+            if name := _LINK.fullmatch(link):
                 pod.containers[name["id"]] = target["container"]
     return found

@@ -16,10 +16,10 @@ _UID = r"(?P<uid>[0-9a-f]{8}([-_]?)[0-9a-f]{4}\2[0-9a-f]{4}\2[0-9a-f]{4}\2[0-9a-
 _POD = re.compile(rf"(?:kubepods(?:-besteffort|-burstable)?-|^)pod{_UID}(?:\.slice)?(?::cri-containerd)?(?=:|$)")
 # containerd (pkg/cri), CRI-O (internal/config/cgmgr) and cri-dockerd name a scope, or with cgroupfs
 # a folder; kubelet and containerd of two minds leave `kubepods-....slice:cri-containerd:ID`.
-_CONTAINER = re.compile(r"^(?:.*:)?(?:cri-containerd-|crio-|docker-)?(?P<id>[0-9a-f]{64})(?:\.scope)?$")
+_CONTAINER = re.compile(r"(?:.*:)?(?:cri-containerd-|crio-|docker-)?(?P<id>[0-9a-f]{64})(?:\.scope)?")
 # Slurm's plugin cgroup/v2: /system.slice/[NODE_]slurmstepd.scope/job_ID/step_ID/...
-_SLURM = re.compile(r"^(?:.*_)?slurm(?:stepd\.scope|_.*)?$")
-_JOB = re.compile(r"^job_(?P<id>\d+)$")
+_SLURM = re.compile(r"(?:.*_)?slurm(?:stepd\.scope|_.*)?")
+_JOB = re.compile(r"job_(?P<id>[0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ def placement(path: str) -> Placement:
     for at, name in enumerate(names):
         if match := _POD.search(name):
             return Placement(match["uid"].replace("_", "-"), _container(names[at:]), job)
-        slurm = slurm or _SLURM.match(name) is not None
-        if slurm and not job and (match := _JOB.match(name)):
+        slurm = slurm or _SLURM.fullmatch(name) is not None
+        if slurm and not job and (match := _JOB.fullmatch(name)):
             job = match["id"]
     return Placement(slurm_job=job)
 
@@ -48,6 +48,6 @@ def placement(path: str) -> Placement:
 def _container(names: list[str]) -> str:
     """Of the pod's own folder, or the one below it; what is deeper is the container's business."""
     for name in names[:2]:
-        if match := _CONTAINER.match(name):
+        if match := _CONTAINER.fullmatch(name):
             return match["id"]
     return ""

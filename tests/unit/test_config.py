@@ -20,6 +20,7 @@ from hmm_exporter.catalog.probes import GROUPS, PROBES
 from hmm_exporter.config import Config, ConfigError, Limits, Seconds
 from hmm_exporter.config_file import load
 from hmm_exporter.config_value import options, override
+from hmm_exporter.web import web_config
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
 
@@ -503,3 +504,13 @@ def test_a_flag_of_no_section_takes_the_place_of_the_option() -> None:
 def test_an_error_names_the_flag(key: str, texts: list[str], flag: str, said: str) -> None:
     with pytest.raises(ConfigError, match=f"^{re.escape(f'{flag}: {said}')}$"):
         override(Config(), key, texts, flag)
+
+
+@pytest.mark.parametrize("slip", ["{u:HASH}", "{HASH: u}", "\n  u:HASH: x\n"])
+def test_a_hash_in_the_place_of_a_name_is_not_told(write: Write, slip: str) -> None:
+    """Found by fuzzing: where a space is missing, a name is all that there is."""
+    stored = "$2y$10$abcdefghijklmnopqrstuuSPfMOLo5gSrmYNtYFzuGXdUFzbSSzRi"
+    with pytest.raises(ConfigError) as refused:
+        web_config.load(write(f"basic_auth_users: {slip.replace('HASH', stored)}"))
+    assert "basic_auth_users" in str(refused.value)
+    assert stored[7:20] not in str(refused.value)

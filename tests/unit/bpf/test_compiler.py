@@ -213,3 +213,27 @@ def test_the_loader_reports_whatever_bcc_raises(bare_python: Path, tmp_path: Pat
     finally:
         (site / "bcc.py").unlink()
     assert text.startswith("loader: libbcc.so.0: cannot open shared object file: ")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"bcc": "1", "programs": {}, "maps": {"m": [1, 2]}}',
+        '{"bcc": "1", "programs": {}, "maps": {"m": "abc"}}',
+        '{"bcc": "1", "programs": {"p": 1}, "maps": {}}',
+        '{"bcc": "1", "programs": {"p": "A"}, "maps": {}}',
+        '{"bcc": "1", "programs": []}',
+        '{"error": {}}',
+        "[" * 100_000,
+    ],
+    ids=range(7),
+)
+def test_an_answer_of_another_form_is_none(tmp_path: Path, answer: str) -> None:
+    """Found by fuzzing."""
+    (tmp_path / "answer").write_text(answer)
+    python = child(tmp_path, f"cat >/dev/null; cat '{tmp_path}/answer'")
+    assert refusal(python) == f"loader: {python} ended with status 0 and no answer: it said nothing"
+
+
+def test_of_a_long_complaint_the_beginning_is_told(tmp_path: Path) -> None:
+    assert len(refusal(answering(tmp_path, {"error": "x" * 10_000}, "error: " + "y" * 10_000))) < 1100

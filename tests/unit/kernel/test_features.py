@@ -154,3 +154,21 @@ def test_a_kernel_without_btf_is_a_kernel_with_a_problem_and_its_remedy(tmp_path
 )
 def test_a_release_is_compared_by_its_numbers(release: str, at_least: bool) -> None:
     assert features.release_at_least(6, 7, release) == at_least
+
+
+def test_lockdown_is_read_from_any_bytes(tmp_path: Path) -> None:
+    """Found by fuzzing."""
+    path = tmp_path / "lockdown"
+    path.write_bytes(b"\xff [integrity] \xfe")
+    assert lockdown(path) == "integrity"
+
+
+def test_btf_that_contradicts_itself_is_a_problem_and_no_error(tmp_path: Path) -> None:
+    """Found by fuzzing."""
+    btf = Encoder()
+    btf.function("make_device_exclusive", 99)
+    path = tmp_path / "vmlinux"
+    path.write_bytes(btf.blob())
+    kernel = running_kernel(path)
+    assert kernel.btf is None
+    assert "refers to number 99" in kernel.btf_problem

@@ -146,3 +146,8 @@ def test_a_file_that_is_not_there_or_hides_its_addresses_has_no_ranges_and_says_
     path.write_text("00000000-00000000 : System RAM\n")
     hidden = Iomem(path)
     assert (hidden.problem, hidden.read()) == (f"{path} shows no addresses: give CAP_SYS_ADMIN", [])
+
+
+def test_an_address_of_more_than_64_bits_is_none() -> None:
+    """Found by fuzzing: the programs' table has no room for such a number."""
+    assert parse("0-10000000000000000 : System RAM\n0-ffff : System RAM\n") == parse("0-ffff : System RAM\n")

@@ -45,3 +45,10 @@ def test_a_kernel_without_modules_has_no_users(tmp_path: Path) -> None:
     assert users("xe", tmp_path / "modules") == ()
     (tmp_path / "modules").write_text("")
     assert users("xe", tmp_path / "modules") == ()
+
+
+def test_lines_that_are_not_the_kernels_are_passed_over(tmp_path: Path) -> None:
+    """Found by fuzzing."""
+    path = tmp_path / "modules"
+    path.write_bytes(b"xe\nxe 1 2\n\n\xff\xfe 1 2 3\nxe 1 1 drm_ttm, Live\n")
+    assert users("xe", path) == ("drm_ttm",)

@@ -279,3 +279,13 @@ def test_every_hundredth_symbol_of_the_running_kernel_is_found_at_its_own_addres
     wrong = {names[at].pop() for at in addresses if at not in found or found[at].name not in names[at]}
     assert wrong <= {"_end", "__end_of_kernel_reserve"}
     assert {symbol.offset for symbol in found.values()} == {0}
+
+
+def test_lines_that_are_not_the_kernels_name_nothing_and_harm_nothing(tmp_path: Path) -> None:
+    """Found by fuzzing."""
+    path = tmp_path / "kallsyms"
+    path.write_bytes(b"\n\xff\xfe\nffffffff81000000\nffffffff81000000 T\n+fffffff81000000 T odd\n" + VMLINUX.encode())
+    with symbols_of(path) as symbols:
+        assert symbols.resolve([0xFFFFFFFF81000000]) == {0xFFFFFFFF81000000: Symbol("_stext", "", 0)}
+        assert symbols.address("init_task") == 0xFFFFFFFF82E01000
+        assert symbols.address("odd") is None

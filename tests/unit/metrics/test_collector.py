@@ -410,6 +410,16 @@ def test_what_ended_in_other_stays_there(tmp_path: Path) -> None:
     assert _stall(made, rows_of(rows[0])) == {"a": 5, "other": 107}
 
 
+def test_a_series_that_ends_and_begins_anew_between_two_scrapes_goes_on(tmp_path: Path) -> None:
+    """Found by the model of test_limiter.py: at 1 again, nobody would see that it has counted something."""
+    made = collector(tmp_path, frozenset({"migrate_vma_finalize"}))
+    first = row(tables.PROCESS_MIGRATION, (comm("a"), HEAP[0], 1), fault_stall_ns=10**9)
+    assert _stall(made, rows_of((tables.PROCESS_MIGRATION, first))) == {"a": 1}
+    made.end(tables.PROCESS_MIGRATION, first)
+    made.forget_ended(rows_of())
+    assert _stall(made, rows_of((tables.PROCESS_MIGRATION, first))) == {"a": 2}
+
+
 def test_what_has_ended_is_let_go_of_also_when_nobody_scrapes(tmp_path: Path) -> None:
     made = collector(tmp_path, frozenset({"migrate_vma_finalize"}))
     lasting = row(tables.PROCESS_MIGRATION, (comm("a"), HEAP[0], 1), fault_stall_ns=10**9)

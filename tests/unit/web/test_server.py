@@ -456,6 +456,16 @@ def test_a_client_of_http_1_0_is_answered_and_the_connection_closed(web: Fixture
     assert web.raw(b"GET /-/healthy HTTP/1.0\r\n\r\n").endswith(b"\r\n\r\nhealthy\n")
 
 
+@pytest.mark.parametrize(
+    "request_", [b"GET / HTTP/0.9\r\n\r\n", b"GET / HTTP/0.9\r\n: \r\n\r\n", b"PUT / HTTP/0.9\r\n\r\n"]
+)
+def test_whoever_says_http_0_9_is_answered_with_a_head_all_the_same(web: Fixture, request_: bytes) -> None:
+    """Found by fuzzing: the library leaves out the head, and with it what a browser must not do with the page."""
+    answer = web.raw(request_)
+    assert answer.startswith(b"HTTP/1.1 ")
+    assert b"X-Content-Type-Options: nosniff\r\n" in answer
+
+
 def test_requests_are_logged_at_debug_level_only(
     web: Fixture, capfd: pytest.CaptureFixture[str], logging_to_stderr: None
 ) -> None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from hmm_exporter.workload.container_logs import Pod, pods, problem
 from tests.host_files import LLAMA, TRAINERS, HostFiles
 
@@ -57,3 +59,21 @@ def test_a_folder_that_is_not_there_is_a_problem_and_no_error(tmp_path: Path) ->
         f"{tmp_path}/nowhere: No such file or directory: host.container_logs"
     )
     assert problem(tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        f"/var/log/pods/inference_llama\n_{LLAMA.uid}/server/0.log",
+        f"/var/log/pods/inf\udcffrence_llama_{LLAMA.uid}/server/0.log",
+        f"/var/log/pods/inference_llama_{LLAMA.uid}/ser ver/0.log",
+        f"/var/log/pods/inference_llama_{LLAMA.uid}/server/\u0661.log",
+        f"/var/log/pods/inference_llama_{LLAMA.uid}/server/0.log\n",
+        "/var/log/pods/inference_llama_../server/0.log",
+    ],
+)
+def test_a_name_that_kubernetes_would_not_allow_becomes_no_label(tmp_path: Path, target: str) -> None:
+    """Found by fuzzing: a byte that is no UTF-8 would have failed every scrape."""
+    files = HostFiles(tmp_path)
+    (files.container_logs / f"llama_inference_server-{LLAMA.id}.log").symlink_to(target)
+    assert pods(files.container_logs) == {}

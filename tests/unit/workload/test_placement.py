@@ -82,6 +82,7 @@ def test_a_job_of_slurm_is_recognised(path: str) -> None:
         f"/system.slice/docker-{ID}.scope", f"/machine.slice/libpod-{ID}.scope/container",
         "/kubepods.slice/kubepods-burstable.slice", "/system.slice/job_4217", "/system.slice/podman.service",
         f"/user.slice/podcast{UID}", "/system.slice/slurmd.service/job_12",
+        "/slurm/uid_1000/job_\u0661", "/slurm/uid_1000/job_1\n",
     ],
 )  # fmt: skip
 def test_what_is_neither_is_nothing(path: str) -> None:
