@@ -104,12 +104,18 @@ def issue_exactly(
     events: int, threads: int = 4, program: Path = SIMULATOR, arguments: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Run the simulator in its exact mode to the end; what it says it issued."""
-    done = subprocess.run(
-        [program, "exact", "--threads", str(threads), "--events", str(events), *arguments],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    return _books([str(program), "exact", "--threads", str(threads), "--events", str(events), *arguments])
+
+
+def churn(processes: int, first: int = 0, threads: int = 4, arguments: Sequence[str] = ()) -> dict[str, Any]:
+    """Let that many processes come, do a few things, and go; what the simulator says it issued."""
+    numbers = {"--processes": processes, "--first": first, "--threads": threads}
+    options = [word for option, number in numbers.items() for word in (option, str(number))]
+    return _books([str(SIMULATOR), "churn", *options, *arguments])
+
+
+def _books(command: Sequence[str]) -> dict[str, Any]:
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     issued: dict[str, Any] = json.loads(done.stdout)
     return issued
 
