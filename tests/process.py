@@ -37,11 +37,9 @@ class Exporter:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """``prefix`` is a command that runs the exporter, such as setpriv."""
-        settings: dict[str, Any] = {"simulator": str(SIMULATOR)} | dict(configuration or {})
-        settings["web"] = {"listen_addresses": ["127.0.0.1:0"]} | dict(settings.get("web", {}))
-        file = folder / "hmm-exporter.yaml"
-        file.write_text(yaml.safe_dump(settings))
-        self._command = [*prefix, sys.executable, "-m", "hmm_exporter", "--config.file", str(file), *arguments]
+        self._file = folder / "hmm-exporter.yaml"
+        self._configure(configuration or {})
+        self._command = [*prefix, sys.executable, "-m", "hmm_exporter", "--config.file", str(self._file), *arguments]
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
         self._log = folder / "hmm-exporter.log"
 
@@ -74,10 +72,20 @@ class Exporter:
     def scrape(self) -> Samples:
         return Samples.parse(self.get("/metrics"))
 
+    def reload(self, configuration: Mapping[str, Any]) -> None:
+        """Ask it to take another configuration; it does so by itself, or refuses."""
+        self._configure(configuration)
+        self.process.send_signal(signal.SIGHUP)
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal; the exit status."""
         self.process.send_signal(number)
         return self.process.wait(30)
+
+    def _configure(self, configuration: Mapping[str, Any]) -> None:
+        settings: dict[str, Any] = {"simulator": str(SIMULATOR)} | dict(configuration)
+        settings["web"] = {"listen_addresses": ["127.0.0.1:0"]} | dict(settings.get("web", {}))
+        self._file.write_text(yaml.safe_dump(settings))
 
     def _wait_for_url(self) -> str:
         for _ in range(READY_SECONDS * 20):
