@@ -52,6 +52,10 @@ bench: KERNEL ?= 6.12
 bench: setup lab-packages ## writes docs/benchmark.md: some fifteen minutes, on a machine that does nothing else
 	@KERNEL=$(KERNEL) .venv/bin/python -m tests.bench
 
+soak: DURATION ?= 20m
+soak: setup .venv/soak ## a daemon under all that the simulator can do for DURATION (20m; 90s, 8h): does it grow, does it lose? Draws build/soak/soak.svg
+	@.venv/bin/python -m tests.soak $(DURATION)
+
 dashboards: .venv/fleet ## writes dashboards/grafana/*.json, as dashboards/grafana/generate has them
 	@.venv/bin/python -m dashboards.grafana.generate
 
@@ -60,7 +64,7 @@ pictures: setup fleet-packages .venv/fleet ## draws the status page, and the das
 	@.venv/bin/python -m tests.fleet.status_page
 	@.venv/bin/python -m tests.fleet.pictures
 
-lint: setup lint-packages .venv/lint .venv/fleet ## ruff, mypy, shellcheck
+lint: setup lint-packages .venv/lint .venv/fleet .venv/soak ## ruff, mypy, shellcheck
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy --strict hmm_exporter tests
@@ -126,10 +130,15 @@ lint-packages:
 	@.venv/bin/pip install --quiet --editable '.[fleet]'
 	@touch $@
 
+.venv/soak: pyproject.toml | .venv/package
+	@echo "installing into .venv: what make soak needs"
+	@.venv/bin/pip install --quiet --editable '.[soak]'
+	@touch $@
+
 # Unpacked, because to install Debian 12's package of it would start a Prometheus.
 .venv/bin/promtool: | .venv/bin/pip
 	@scripts/debian.sh unpack usr/bin/promtool $@ promtool prometheus
 
-.PHONY: help demo run install uninstall test test-bcc test-lab test-matrix test-fleet fuzz dashboards pictures bench lint format clean setup packages bcc-packages fleet-packages install-packages lab-packages lint-packages
+.PHONY: help demo run install uninstall test test-bcc test-lab test-matrix test-fleet fuzz soak dashboards pictures bench lint format clean setup packages bcc-packages fleet-packages install-packages lab-packages lint-packages
 # apt-get and pip take one caller at a time.
 .NOTPARALLEL:

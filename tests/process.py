@@ -37,11 +37,9 @@ class Exporter:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """``prefix`` is a command that runs the exporter, such as setpriv."""
-        settings: dict[str, Any] = {"simulator": str(SIMULATOR)} | dict(configuration or {})
-        settings["web"] = {"listen_addresses": ["127.0.0.1:0"]} | dict(settings.get("web", {}))
-        file = folder / "hmm-exporter.yaml"
-        file.write_text(yaml.safe_dump(settings))
-        self._command = [*prefix, sys.executable, "-m", "hmm_exporter", "--config.file", str(file), *arguments]
+        self._file = folder / "hmm-exporter.yaml"
+        self._configure(configuration or {})
+        self._command = [*prefix, sys.executable, "-m", "hmm_exporter", "--config.file", str(self._file), *arguments]
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
         self._log = folder / "hmm-exporter.log"
 
@@ -74,10 +72,20 @@ class Exporter:
     def scrape(self) -> Samples:
         return Samples.parse(self.get("/metrics"))
 
+    def reload(self, configuration: Mapping[str, Any]) -> None:
+        """Ask it to take another configuration; it does so by itself, or refuses."""
+        self._configure(configuration)
+        self.process.send_signal(signal.SIGHUP)
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal; the exit status."""
         self.process.send_signal(number)
         return self.process.wait(30)
+
+    def _configure(self, configuration: Mapping[str, Any]) -> None:
+        settings: dict[str, Any] = {"simulator": str(SIMULATOR)} | dict(configuration)
+        settings["web"] = {"listen_addresses": ["127.0.0.1:0"]} | dict(settings.get("web", {}))
+        self._file.write_text(yaml.safe_dump(settings))
 
     def _wait_for_url(self) -> str:
         for _ in range(READY_SECONDS * 20):
@@ -104,12 +112,18 @@ def issue_exactly(
     events: int, threads: int = 4, program: Path = SIMULATOR, arguments: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Run the simulator in its exact mode to the end; what it says it issued."""
-    done = subprocess.run(
-        [program, "exact", "--threads", str(threads), "--events", str(events), *arguments],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    return _books([str(program), "exact", "--threads", str(threads), "--events", str(events), *arguments])
+
+
+def churn(processes: int, first: int = 0, threads: int = 4, arguments: Sequence[str] = ()) -> dict[str, Any]:
+    """Let that many processes come, do a few things, and go; what the simulator says it issued."""
+    numbers = {"--processes": processes, "--first": first, "--threads": threads}
+    options = [word for option, number in numbers.items() for word in (option, str(number))]
+    return _books([str(SIMULATOR), "churn", *options, *arguments])
+
+
+def _books(command: Sequence[str]) -> dict[str, Any]:
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     issued: dict[str, Any] = json.loads(done.stdout)
     return issued
 

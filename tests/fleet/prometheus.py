@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from tests.fleet.tools import tool
+from tests.fleet.tools import run, tool
 
 READY_SECONDS = 60
 SCRAPE_INTERVAL = 2
@@ -58,11 +58,14 @@ class Prometheus:
         rule_files: Sequence[Path] = (),
         release: str = "sid",
         external_labels: Mapping[str, str] | None = None,
+        past: Path | None = None,
     ) -> None:
+        """*past* is a file of samples with times, in OpenMetrics, that shall have been scraped before."""
         self.release = release
         self._program = tool(release, "prometheus")
         self._folder = folder / f"prometheus-{release}"
         self._log = self._folder / "prometheus.log"
+        self._past = past
         self._configuration = {
             "global": {
                 "scrape_interval": f"{SCRAPE_INTERVAL}s",
@@ -77,6 +80,9 @@ class Prometheus:
         self._folder.mkdir()
         file = self._folder / "prometheus.yml"
         file.write_text(yaml.safe_dump(self._configuration))
+        if self._past:
+            promtool = tool(self.release, "promtool")
+            run(promtool, "tsdb", "create-blocks-from", "openmetrics", "--quiet", self._past, self._folder / "data")
         address = f"127.0.0.1:{_free_port()}"
         self.url = f"http://{address}"
         with self._log.open("wb") as log:

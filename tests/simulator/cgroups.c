@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MOST_CGROUPS 64
+#define MOST_CGROUPS 1024
 
 struct membership {
 	char comm[16];
@@ -54,6 +54,14 @@ static bool read_cgroups(const char *path)
 	if (file)
 		fclose(file);
 	return good;
+}
+
+static bool is_placed(const char *comm)
+{
+	for (unsigned int i = 0; i < nr_memberships; i++)
+		if (!strcmp(memberships[i].comm, comm))
+			return true;
+	return false;
 }
 
 static struct css_set *cgroups_of(const char *comm, unsigned int thread)

@@ -11,6 +11,8 @@
  * the file cannot be read or says something else.
  */
 static bool read_cgroups(const char *path);
+/* Whether the file says where it is. */
+static bool is_placed(const char *comm);
 static struct css_set *cgroups_of(const char *comm, unsigned int thread);
 
 #endif

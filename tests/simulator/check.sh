@@ -78,9 +78,19 @@ for result in first again unknown; do
 done
 echo "exact: every byte asked for is accounted for, in every way there is"
 
+"$sim" churn --processes 3007 | books > "$work/churn"
+for threads in 1 2 7; do
+	"$sim" churn --processes 3007 --threads $threads | books | cmp - "$work/churn" || fail "churn: $threads threads differ"
+done
+"$sim" churn --processes 3007 --first 3007 | books | cmp - "$work/churn" || fail "churn: names matter"
+for kind in migrations notifier_inserts notifier_removes device_exclusive_restores; do
+	[ "$(events $kind < "$work/churn")" = 3007 ] || fail "churn: $kind, not one a process"
+done
+echo "churn: the same books by 1, 2, 4 and 7 threads, and by others of the same number"
+
 echo | "$sim" exact --events 10 --wait-for-stdin | head -n 1 | grep -qx ready || fail "no ready line"
 [ "$("$sim" list | wc -l)" -gt 5 ] || fail "list is short"
-for bad in "" "fly" "exact --events 0" "exact --events ten" "exact --threads 1.5" "run --rate -1" \
+for bad in "" "fly" "exact --events 0" "exact --events ten" "churn --processes 0" "churn --first -1" "exact --threads 1.5" "run --rate -1" \
 	"run --scenario nothing" "run --wings" "run --rate" "list all" "exact 7"; do
 	code=0
 	"$sim" $bad > "$work/out" 2> "$work/err" || code=$?

@@ -36,10 +36,17 @@ static const struct {
 	{ MIGRATION_PMD, UNIT / 4, plan_migration_pmd },
 };
 
+/* What is issued, in parts that do not depend on each other. */
+struct script {
+	const struct exact_options *options;
+	unsigned long units;
+	void (*issue)(struct stage *stage, const struct script *script, unsigned long unit);
+};
+
 struct exact_thread {
 	pthread_t thread;
 	pthread_barrier_t *start;
-	const struct exact_options *options;
+	const struct script *script;
 	unsigned int number;
 	struct world *world;
 	struct ledger *ledger;
@@ -51,8 +58,9 @@ static unsigned long share_of(unsigned long events, unsigned int share)
 	return events / UNIT * share + events % UNIT * share / UNIT;
 }
 
-static void issue_unit(struct stage *stage, const struct exact_options *options, unsigned long unit)
+static void issue_unit(struct stage *stage, const struct script *script, unsigned long unit)
 {
+	const struct exact_options *options = script->options;
 	unsigned long begin = unit * UNIT;
 	unsigned long end = begin + UNIT < options->events ? begin + UNIT : options->events;
 	unsigned long already[NR_KINDS];
@@ -75,15 +83,15 @@ static void issue_unit(struct stage *stage, const struct exact_options *options,
 static void *exact_main(void *data)
 {
 	struct exact_thread *self = data;
-	const struct exact_options *options = self->options;
+	const struct script *script = self->script;
 	struct stage *stage = calloc(1, sizeof(*stage));
 
 	ledger = self->ledger;
 	allocate_arrays();
 	stage->world = self->world;
 	pthread_barrier_wait(self->start);
-	for (unsigned long unit = self->number; unit * UNIT < options->events; unit += options->threads)
-		issue_unit(stage, options, unit);
+	for (unsigned long unit = self->number; unit < script->units; unit += script->options->threads)
+		script->issue(stage, script, unit);
 	free_arrays();
 	free(stage);
 	return NULL;
@@ -110,8 +118,9 @@ static void print_books(const struct exact_options *options, struct ledger *all,
 	puts("}\n}");
 }
 
-static void exact(const struct exact_options *options)
+static void act_out(const struct script *script)
 {
+	const struct exact_options *options = script->options;
 	struct exact_thread *threads = calloc(options->threads, sizeof(*threads));
 	struct ledger *all = ledger_open();
 	pthread_barrier_t start;
@@ -119,7 +128,7 @@ static void exact(const struct exact_options *options)
 
 	pthread_barrier_init(&start, NULL, options->threads + 1);
 	for (unsigned int i = 0; i < options->threads; i++) {
-		threads[i] = (struct exact_thread){ .start = &start, .options = options, .number = i,
+		threads[i] = (struct exact_thread){ .start = &start, .script = script, .number = i,
 						    .world = world_create(i), .ledger = ledger_open() };
 		pthread_create(&threads[i].thread, NULL, exact_main, &threads[i]);
 	}
@@ -136,4 +145,9 @@ static void exact(const struct exact_options *options)
 		free(threads[i].world);
 	ledger_close(all);
 	free(threads);
+}
+
+static void exact(const struct exact_options *options)
+{
+	act_out(&(struct script){ options, (options->events + UNIT - 1) / UNIT, issue_unit });
 }

@@ -15,6 +15,7 @@ static const char usage[] =
 	"                         [--seconds S] [--seed N] [--cgroups FILE]\n"
 	"       hmm-simulator exact [--threads N] [--events N] [--seed N] [--cgroups FILE]\n"
 	"                         [--wait-for-stdin]\n"
+	"       hmm-simulator churn [--processes N] [--first N] [--threads N] [--seed N] [--cgroups FILE]\n"
 	"       hmm-simulator list\n"
 	"       hmm-simulator iomem\n";
 
@@ -65,7 +66,7 @@ static void choose(struct run_options *options, const char *name)
 	refuse("there is no scenario '%s'", name);
 }
 
-enum { RATE, THREADS, SCENARIO, SECONDS, EVENTS, SEED, WAIT, CGROUPS };
+enum { RATE, THREADS, SCENARIO, SECONDS, EVENTS, SEED, WAIT, CGROUPS, PROCESSES, FIRST };
 
 /* getopt's own messages would be a second line. */
 static int next_option(int argc, char **argv, const struct option *options)
@@ -126,6 +127,28 @@ static void exact_command(int argc, char **argv)
 	exact(&options);
 }
 
+static void churn_command(int argc, char **argv)
+{
+	static const struct option known[] = {
+		{ "processes", required_argument, NULL, PROCESSES }, { "first", required_argument, NULL, FIRST },
+		{ "threads", required_argument, NULL, THREADS },     { "seed", required_argument, NULL, SEED },
+		{ "cgroups", required_argument, NULL, CGROUPS },     {},
+	};
+	struct exact_options options = { .threads = 4, .processes = 100000, .seed = 1 };
+	int option;
+
+	while ((option = next_option(argc, argv, known)) != -1) {
+		switch (option) {
+		case PROCESSES: options.processes = whole_number("processes", optarg, 1, MOST_PROCESSES); break;
+		case FIRST: options.first = whole_number("first", optarg, 0, MOST_PROCESSES); break;
+		case THREADS: options.threads = whole_number("threads", optarg, 1, 256); break;
+		case SEED: options.seed = whole_number("seed", optarg, 0, 1UL << 53); break;
+		case CGROUPS: place(optarg); break;
+		}
+	}
+	churn_processes(&options);
+}
+
 static void list_command(int argc, char **argv)
 {
 	static const struct option known[] = { {} };
@@ -144,8 +167,8 @@ static void iomem_command(int argc, char **argv)
 }
 
 static const struct { const char *name; void (*run)(int argc, char **argv); } commands[] = {
-	{ "run", run_command }, { "exact", exact_command }, { "list", list_command },
-	{ "iomem", iomem_command },
+	{ "run", run_command }, { "exact", exact_command }, { "churn", churn_command },
+	{ "list", list_command }, { "iomem", iomem_command },
 };
 
 int main(int argc, char **argv)

@@ -8,7 +8,7 @@
 
 static enum process_id any_process(struct stage *stage)
 {
-	return dice_pick(&stage->dice, NR_PROCESSES);
+	return stage->alone ? 0 : dice_pick(&stage->dice, NR_PROCESSES);
 }
 
 static unsigned long any_size(struct stage *stage)

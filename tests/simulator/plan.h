@@ -15,6 +15,7 @@ struct stage {
 	struct dice dice; /* for the event at hand */
 	unsigned long index; /* of the event's place among all of its kind */
 	unsigned long left;  /* so many of its kind are still to come in this unit, with this one */
+	bool alone;	     /* there is but the first process */
 	/* Notifiers that the unit has inserted and not removed yet. */
 	struct mmu_interval_notifier notifier[UNIT];
 	enum mirror_id notifier_of[UNIT];

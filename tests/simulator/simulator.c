@@ -24,6 +24,7 @@
 #include "plan.c"
 #include "plan_migration.c"
 #include "exact.c"
+#include "churn.c"
 #include "deeds.c"
 #include "scenarios.c"
 #include "run.c"
