@@ -103,7 +103,8 @@ def run(config: Config, read: Callable[[], Config]) -> int:
         addresses = () if config.web.systemd_socket else config.web.listen_addresses
         server = Server(addresses, config.web.telemetry_path, registry, state, passed, config.web.config_file)
         server.start(confine)
-        _log.info("listening", addresses=" ".join(server.addresses), version=__version__)
+        addressed = " ".join(server.addresses)
+        _log.info("listening", addresses=addressed, protections=server.protections, version=__version__)
         manager.status("compiling and attaching the probes")
         kernel = watched_kernel(config)
         attachments, outcomes = attach_probes(kernel, config)

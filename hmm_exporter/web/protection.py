@@ -42,8 +42,8 @@ class Loaded:
         server = self.config.tls_server_config
         has = {
             "TLS": self.tls is not None,
-            "the verification of clients' certificates": server.client_auth_type in VERIFYING,
-            "the demand for a client's certificate": server.client_auth_type == VERIFYING[-1],
+            "client certificates": server.client_auth_type in VERIFYING,
+            "required client certificates": server.client_auth_type == VERIFYING[-1],
             "client_allowed_sans": bool(server.client_allowed_sans),
             "basic_auth_users": bool(self.config.basic_auth_users),
         }

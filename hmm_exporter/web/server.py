@@ -98,6 +98,11 @@ class Server:
         self.ports = tuple(listener.getsockname()[1] for listener in self._listeners)
         """Their ports, in the same order."""
 
+    @property
+    def protections(self) -> str:
+        """What the web configuration protects it by, in words."""
+        return ", ".join(sorted(self._protection.current().protections)) or "none"
+
     def start(self, first: Callable[[], object] = lambda: None) -> None:
         """Begin to answer, by a thread that does *first* before it hears anybody: those it starts are like it."""
         self._thread = threading.Thread(target=self._accept_all, args=(first,), name="web", daemon=True)

@@ -56,6 +56,7 @@ def test_its_files_are_read_again_without_any_capability(tmp_path: Path) -> None
     file.write_text(f"{server}basic_auth_users: {{{DAVE}}}\n")
     exporter = Secured(tmp_path, file)
     with exporter:
+        assert ' protections="TLS, basic_auth_users" ' in exporter.log
         status = Path(f"/proc/{exporter.process.pid}/status").read_text()
         assert [line.split()[1] for line in status.splitlines() if line.startswith("Cap")] == ["0" * 16] * 5
         assert [curl(exporter, folder, *user) for user in (AS_DAVE, AS_CAROL, ())] == [200, 401, 401]

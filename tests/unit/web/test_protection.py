@@ -126,6 +126,7 @@ def test_what_protects_from_the_start_on_does_not_end(
     file = tmp_path / "web.yml"
     file.write_text(f"{server}{clients}RequireAndVerifyClientCert\n")
     web = serve(file)
+    assert web.server.protections == "TLS, client certificates, required client certificates"
     web.tls = certificates.client(certified)
     trusted = certificates.client(certified, "client")
     for text in ("", server, f"{server}{clients}VerifyClientCertIfGiven\n"):
