@@ -31,7 +31,7 @@ _PATIENCE = 8.0
 _HEAD = re.compile(rb"HTTP/1\.1 ([0-9]{3}) [A-Za-z -]+\r\n((?:[A-Za-z-]+: [ -~]*\r\n)+)\r\n")
 _HEADERS = frozenset(
     "Date Content-Type Content-Length Cache-Control X-Content-Type-Options Content-Security-Policy"
-    " Connection Allow Vary Content-Encoding".split()
+    " Connection Allow Vary Content-Encoding Cross-Origin-Resource-Policy".split()
 )
 _REFUSALS = frozenset(
     [f"{status.phrase.lower()}\n".encode() for status in HTTPStatus if status >= 400]
