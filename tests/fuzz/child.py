@@ -17,7 +17,8 @@ def main() -> None:
     name, *arguments = sys.argv[1:]
     with atheris.instrument_imports(include=_WATCHED, enable_loader_override=False):
         target = load(name)
-    atheris.Setup([f"{sys.argv[0]} {name}", *arguments], target.try_one)
+    # To merge, libFuzzer has a shell start it again: by the first word.
+    atheris.Setup([f"{sys.executable} -m tests.fuzz.child {name}", *arguments], target.try_one)
     atheris.Fuzz()
 
 

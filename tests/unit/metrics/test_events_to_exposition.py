@@ -65,6 +65,7 @@ _COMMS = {
     b"vllm \xff".ljust(24, b"\0"): "vllm \\xff",
     OTHER_COMM: "other",
 }
+_owners, _comms = st.sampled_from([*_NAMED, *_HEAP]), st.sampled_from([*_COMMS])
 _STACK, _CALLER = 5, 7
 
 _HISTOGRAM = 28
@@ -170,7 +171,7 @@ class AnyCourse(RuleBasedStateMachine):
         sources = [each for each in (at, by) if each not in lasting]
         self.ledger.count(name, {**labels, "comm": _COMMS[by]} if by else labels, *sources, amount=amount)
 
-    @rule(address=st.sampled_from([*_NAMED, *_HEAP]), comm=st.sampled_from([*_COMMS]), each=st.sampled_from(Class))
+    @rule(address=_owners, comm=_comms, each=st.sampled_from(Class))
     def setup(self, address: int, comm: bytes, each: Class) -> None:
         at, by = self.owner(address), self.process(comm)
         self.bpf.book(tables.MIGRATION, (at, each, Trigger.kthread, DEVICE_NONE), started=1)
@@ -222,7 +223,7 @@ class AnyCourse(RuleBasedStateMachine):
         self.count("hmm_process_moved_bytes_total", moved, at, by, amount=_PAGE)
 
     @precondition(lambda self: not self.sheds)
-    @rule(ops=st.sampled_from([*_DRIVERS]), comm=st.sampled_from([*_COMMS]), busy=st.booleans())
+    @rule(ops=st.sampled_from([*_DRIVERS]), comm=_comms, busy=st.booleans())
     def range_fault(self, ops: int, comm: bytes, busy: bool) -> None:
         at, by = self.admit(tables.DRIVER, ops, OTHER_POINTER), self.process(comm)
         assert isinstance(at, int)
@@ -243,7 +244,7 @@ class AnyCourse(RuleBasedStateMachine):
             self.count("hmm_range_fault_ebusy_callers_total", caller, at)
             self.count("hmm_process_range_fault_failures_total", {"errno": "EBUSY"}, by=by)
 
-    @rule(comm=st.sampled_from([*_COMMS]))
+    @rule(comm=_comms)
     def device_exclusive(self, comm: bytes) -> None:
         by = self.process(comm)
         self.bpf.book(tables.EVENT, (Event.device_exclusive,), calls=1)
@@ -268,6 +269,13 @@ class AnyCourse(RuleBasedStateMachine):
                 self.ledger.end(gone)
                 if table is tables.OWNER and isinstance(gone, int) and gone in _HEAP:
                     del self.owners[gone]  # it comes back as somebody new
+
+    @rule(address=_owners, comm=_comms)
+    def all_others_end(self, address: int, comm: bytes) -> None:
+        self.sweep()
+        self.wait(_TTL)
+        self.setup(address, comm, Class.prefetch)
+        self.sweep()
 
     def keys(self, table: Table) -> set[int | bytes]:
         return {row.key[0] for row in self.maps.read(table)}

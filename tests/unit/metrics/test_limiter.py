@@ -147,6 +147,14 @@ class Limiter(RuleBasedStateMachine):
         for gone in (*ended[tables.OWNER], *ended[tables.PROCESS]):
             self.ledger.end(gone)
 
+    @precondition(lambda self: "migrate_vma_setup" in self.attached)
+    @rule(owner=_owners, comm=_comms)
+    def all_others_end(self, owner: int, comm: bytes) -> None:
+        self.sweep()
+        self.wait(_TTL)
+        self.migrate(owner, comm, Class.prefetch, True)
+        self.sweep()
+
     @rule(attached=st.sets(st.sampled_from(sorted(_ALL))))
     def shed_or_take_back(self, attached: set[str]) -> None:
         self.attached = frozenset(attached)
