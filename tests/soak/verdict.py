@@ -26,9 +26,9 @@ class Tolerance:
     scale: float = 1
 
 
-#: Memory of the serving process moves in steps of megabytes: where a sweep and a scrape fall together, both hold all
-#: rows, and what that took is given back minutes later. In 20 minutes 4 MiB are some 5 kB a scrape, in 8 hours 150 bytes.
-#: Label sets that are rare fill their maps, which are bounded, for a long time.
+#: Memory of the serving process moves in steps of one or two megabytes, which the allocators take and give back minutes
+#: later. In 20 minutes 4 MiB are some 5 kB a scrape, in 8 hours 150 bytes. Label sets that are rare come up for a long
+#: time; what they fill is bounded.
 TOLERANCES: Mapping[str, Tolerance] = {
     "rss": Tolerance(4 * MIB, unit=" MiB", scale=MIB),
     "anonymous": Tolerance(4 * MIB, unit=" MiB", scale=MIB),
