@@ -314,6 +314,18 @@ class Config:
         default=Seconds(10.0),
         metadata=_rule("memory that a CPU fault brings back from a device so soon has thrashed", low=0.001, high=3600),
     )
+    # Prometheus' most usual intervals are 15 s, 30 s and a minute; two servers scrape at different moments.
+    series_from_zero: Seconds = field(
+        default=Seconds(60.0),
+        metadata=_rule(
+            "a series that is new is shown at 0 for so long, so that rate() counts from its beginning; longer than the"
+            " scrape interval",
+            low=1,
+            high=600,
+            never=True,
+            live=True,
+        ),
+    )
     simulator: str | None = field(
         default=None,
         metadata=_rule(

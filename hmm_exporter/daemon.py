@@ -224,7 +224,7 @@ def _taker(probing: Probing, scrape: Scrape, governor: Governor, state: State) -
     def take(config: Config) -> None:
         probing.regroup(config)  # the only step that can fail
         scrape.watch(probing.outcomes)
-        scrape.limit(config.limits)
+        scrape.limit(config)
         governor.limit(config.limits.cpu)
         state.attached(probing.outcomes)
         log.setup(config.log.level, config.log.format)

@@ -19,6 +19,7 @@ from hmm_exporter.catalog.metric import Metric, Type
 from hmm_exporter.catalog.metrics import METRICS
 from hmm_exporter.catalog.tables import Table
 from hmm_exporter.catalog.values import HISTOGRAM_SLOTS
+from hmm_exporter.metrics.beginnings import Beginnings
 from hmm_exporter.metrics.labels import Names
 from hmm_exporter.metrics.selection import LabelValues, Selected, select
 
@@ -30,12 +31,18 @@ class Collector:
     """Families of all metrics of the catalogue that attached probes feed."""
 
     def __init__(
-        self, attached: frozenset[str], names: Names, series_limit: int, metrics: Sequence[Metric] = METRICS
+        self,
+        attached: frozenset[str],
+        names: Names,
+        series_limit: int,
+        metrics: Sequence[Metric] = METRICS,
+        beginnings: Beginnings | None = None,
     ) -> None:
         """``attached``: names of probes, and of options that are on.
 
         ``series_limit``: series that there may be at all.
         """
+        self._beginnings = beginnings or Beginnings(0)
         self._metrics = tuple(metrics)
         self._names = names
         self._most_series = series_limit
@@ -105,8 +112,11 @@ class Collector:
     def _booked(self, name: str, labels: LabelValues) -> LabelValues:
         return self._booked_as.get((name, labels), labels)
 
-    def families(self, rows: Rows) -> list[Family]:
-        """One family a metric, in the catalogue's order. ``rows`` has every table of `tables`."""
+    def families(self, rows: Rows, now: float = 0.0) -> list[Family]:
+        """One family a metric, in the catalogue's order. ``rows`` has every table of `tables`.
+
+        ``now``: seconds of a clock that does not jump.
+        """
         limit, taken = self.series_limit, 0
         sums: dict[str, Sums] = {name: {} for name in self._selected}
         booked_as: dict[tuple[str, LabelValues], LabelValues] = {}
@@ -144,6 +154,9 @@ class Collector:
         self._booked_as = booked_as
         shown = [self._selected[name] for name in self._selected if name in self._fed]
         self.series = sum(selected.series * len(sums[selected.metric.name]) for selected in shown)
+        series = [(name, labels) for name, its in sums.items() for labels in its]
+        for name, labels in self._beginnings.new(series, now):
+            sums[name][labels] = [0] * self._selected[name].words
         return [_family(selected, sums[selected.metric.name]) for selected in shown]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client.metrics_core import Metric as Family
 
@@ -21,10 +21,11 @@ from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.metric import Metric, with_process_labels
 from hmm_exporter.catalog.metrics import METRICS
 from hmm_exporter.catalog.tables import Table
-from hmm_exporter.config import Config, Limits
+from hmm_exporter.config import Config
 from hmm_exporter.kernel import modules
 from hmm_exporter.kernel.features import Kernel
 from hmm_exporter.metrics import books, exporter, labels
+from hmm_exporter.metrics.beginnings import Beginnings
 from hmm_exporter.metrics.collector import Collector
 from hmm_exporter.metrics.idle import Idle
 from hmm_exporter.metrics.labels import Names
@@ -41,8 +42,10 @@ class Scrape:
         attachments: Attachments,
         ready_seconds: float,
         metrics: Sequence[Metric] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``metrics``: others than the catalogue's, with the labels that the configuration adds."""
+        """``metrics``: others than the catalogue's, with the labels that the configuration adds. ``clock``: seconds."""
+        self._clock = clock
         self._attachments = attachments
         self._maps = attachments.maps
         self._config = config
@@ -58,14 +61,15 @@ class Scrape:
         self._pages = reads_pages(kernel)
         there = self._there(attachments.outcomes)
         metrics = metrics or with_process_labels(METRICS, config.process_labels)
-        self._collector = Collector(there, self.names, config.limits.series, metrics)
+        self._beginnings = Beginnings(config.series_from_zero)
+        self._collector = Collector(there, self.names, config.limits.series, metrics, self._beginnings)
         self._runs = exporter.ProbeRuns(attachments.programs)
         self._facts = tuple(exporter.build_and_kernel(kernel, attachments.bcc))
         self._probes = tuple(exporter.probes(attachments.outcomes))
         self._idle = None
         if self._maps:
             ttl, ended = config.limits.idle_ttl, self._collector.end
-            self._idle = Idle(self._maps, ttl, time.monotonic, self._is_over, ended, config.thrash_window)
+            self._idle = Idle(self._maps, ttl, clock, self._is_over, ended, config.thrash_window)
 
     def collect(self) -> Iterable[Family]:
         """All families; the whole list at once, so that an error never leaves half an exposition."""
@@ -94,13 +98,14 @@ class Scrape:
             self._collector.watch(self._there(outcomes))
             self._probes = tuple(exporter.probes(outcomes))
 
-    def limit(self, limits: Limits) -> None:
-        """Other limits of series, callers and idle rows from now on. Nothing moves between series."""
+    def limit(self, config: Config) -> None:
+        """Other limits of series, callers, idle rows and new series from now on. Nothing moves between series."""
         with self._lock:
-            self._collector.limit(limits.series)
-            self.names.limit(limits.callers)
+            self._collector.limit(config.limits.series)
+            self._beginnings.seconds = config.series_from_zero
+            self.names.limit(config.limits.callers)
             if self._idle:
-                self._idle.limit(limits.idle_ttl)
+                self._idle.limit(config.limits.idle_ttl)
 
     def end_threads(self, unwatched: int) -> None:
         """Forget threads that are inside of nothing but functions of these bits, which nobody watches any more."""
@@ -144,7 +149,7 @@ class Scrape:
         threads = maps.read_threads()
         calls_after = maps.read(tables.PROBE_CALL)
         self._learn(rows)
-        families = list(self._collector.families(rows))
+        families = list(self._collector.families(rows, self._clock()))
         families += exporter.owners(self.names.owners())
         families += exporter.devices(self._attachments.devices.info())
         families += self._runs.families(rows, threads, calls_after)

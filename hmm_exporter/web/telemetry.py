@@ -17,6 +17,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.exposition import generate_latest as _openmetrics
 
 from hmm_exporter import log
+from hmm_exporter.metrics.beginnings import looking
 from hmm_exporter.web.negotiation import Format
 
 # node_exporter's --web.max-requests: two Prometheus servers and a few people are far below.
@@ -61,8 +62,9 @@ class Telemetry:
         return gzip.compress(page, _GZIP_LEVEL) if compressed else page
 
     def families(self, patience: float) -> list[Family]:
-        """What a scrape would expose, under the same limits. Raises Busy and Failed."""
-        return self._alone(lambda: list(self._registry.collect()), patience)
+        """What there is, for a person to look at, under the limits of a scrape. Raises Busy and Failed."""
+        with looking():
+            return self._alone(lambda: list(self._registry.collect()), patience)
 
     def _alone(self, work: Callable[[], _Result], patience: float) -> _Result:
         if not self._room.acquire(blocking=False):

@@ -15,7 +15,7 @@ from hmm_exporter.bpf.attach import Attachments
 from hmm_exporter.bpf.plan import ATTACHED, SHED
 from hmm_exporter.bpf.watch import attach_probes
 from hmm_exporter.catalog.probes import GROUPS, PROBES
-from hmm_exporter.config import Config, Probes
+from hmm_exporter.config import Config, Probes, Seconds
 from hmm_exporter.governor import governor as governors
 from hmm_exporter.governor.governor import Governor, bits
 from hmm_exporter.governor.policy import WINDOW_SECONDS
@@ -28,7 +28,7 @@ from hmm_exporter.probing import Probing
 from tests.exposition import Samples
 from tests.process import SIMULATOR, Exporter, issue_exactly
 
-CONFIG = Config(probes=Probes(groups={group.name: True for group in GROUPS}))
+CONFIG = Config(probes=Probes(groups={group.name: True for group in GROUPS}), series_from_zero=Seconds(0.0))
 LIMIT = 1e-9
 """Of a CPU: whatever runs is too much."""
 

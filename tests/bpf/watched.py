@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from hmm_exporter.bpf.attach import attach
 from hmm_exporter.bpf.plan import choose
 from hmm_exporter.catalog.probes import GROUPS
-from hmm_exporter.config import Config, Probes
+from hmm_exporter.config import Config, Probes, Seconds
 from hmm_exporter.kernel.simulated import simulated_kernel
 from hmm_exporter.metrics.idle import Idle
 from hmm_exporter.metrics.scrape import Scrape
@@ -53,7 +53,8 @@ class Watched:
 @contextlib.contextmanager
 def watched_simulator(config: Config | None = None) -> Iterator[Watched]:
     """With every group of probes, and else as configured."""
-    config = replace(config or Config(), probes=Probes(groups={group.name: True for group in GROUPS}))
+    groups = Probes(groups={group.name: True for group in GROUPS})
+    config = replace(config or Config(), probes=groups, series_from_zero=Seconds(0.0))
     kernel = simulated_kernel(Path(SIMULATOR))
     plan, left_out = choose(kernel, config)
     attachments = attach(kernel, config, plan)

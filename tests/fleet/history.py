@@ -22,7 +22,6 @@ from hmm_exporter.catalog.probes import PROBES
 from hmm_exporter.catalog.values import DEVICE_NONE, Class, Failure, Intent, RangeFunction, Trigger
 from hmm_exporter.config import Config, Limits, Seconds
 from hmm_exporter.kernel.symbols import Symbols
-from hmm_exporter.metrics.idle import Idle
 from hmm_exporter.metrics.scrape import Scrape
 from tests.exposition import Labels, labels
 from tests.fleet.programs import Programs
@@ -97,9 +96,11 @@ class Daemon:
         attachments = Attachments()
         attachments.maps = self.maps
         attachments.outcomes = [Outcome(probe, probe.name, ATTACHED, "fentry") for probe in PROBES]
-        self.scrape = Scrape(kernel, Config(limits=_LIMITS), attachments, ready_seconds=1, metrics=_EXPOSED)
+        self._config = Config(limits=_LIMITS, series_from_zero=Seconds(0.0))
+        self.scrape = Scrape(kernel, self._config, attachments, ready_seconds=1, metrics=_EXPOSED, clock=clock)
         self.collector = self.scrape._collector
-        self.idle = self.scrape._idle = Idle(self.maps, _TTLS[0], clock, ended=self.collector.end)
+        assert self.scrape._idle
+        self.idle = self.scrape._idle
         self.exposition()
         held_back = _LIMITS.series - self.collector.series_limit
         self._always = self.collector.series + held_back
@@ -110,7 +111,8 @@ class Daemon:
 
     def reload(self, room: int, ttl: float) -> None:
         """Other limits.series and limits.idle_ttl."""
-        self.scrape.limit(replace(_LIMITS, series=self._always + room, idle_ttl=Seconds(ttl)))
+        limits = replace(_LIMITS, series=self._always + room, idle_ttl=Seconds(ttl))
+        self.scrape.limit(replace(self._config, limits=limits))
 
     def admitted(self) -> set[int | bytes]:
         """Owners, drivers and processes that have rows of their own."""

@@ -44,9 +44,9 @@ def _book_anew(daemon: Daemon) -> None:
     """What found no room among the series gets one of its own as soon as there is, with all that it has counted."""
     families = daemon.collector.families
 
-    def forgetful(rows: Rows) -> list[Metric]:
+    def forgetful(rows: Rows, now: float = 0.0) -> list[Metric]:
         daemon.collector._booked_as = {}
-        return families(rows)
+        return families(rows, now)
 
     daemon.collector.families = forgetful  # type: ignore[method-assign]
 
@@ -55,8 +55,8 @@ def _name_anew(daemon: Daemon) -> None:
     """An owner on the heap is called differently in each scrape."""
     families = daemon.collector.families
 
-    def forgetful(rows: Rows) -> list[Metric]:
-        answer = families(rows)
+    def forgetful(rows: Rows, now: float = 0.0) -> list[Metric]:
+        answer = families(rows, now)
         daemon.scrape.names.forget(list(daemon.scrape.names._owners), [])
         return answer
 

@@ -83,6 +83,7 @@ def test_only_options_that_are_marked_as_live_are_taken() -> None:
         "limits.series",
         "limits.idle_ttl",
         "limits.cpu",
+        "series_from_zero",
     }
 
 

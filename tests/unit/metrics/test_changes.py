@@ -200,7 +200,7 @@ def test_a_shorter_ttl_ends_what_has_been_idle_for_so_long_already(
     key = (OWNER, Class.evict, Trigger.kthread, DEVICE_NONE)
     assert everything.attachments.maps
     assert key in {each.key for each in everything.attachments.maps.read(tables.MIGRATION)}
-    everything.scrape.limit(replace(Limits(), idle_ttl=Seconds(60.0)))
+    everything.scrape.limit(Config(limits=Limits(idle_ttl=Seconds(60.0))))
     everything.scrape.sweep()
     assert key not in {each.key for each in everything.attachments.maps.read(tables.MIGRATION)}
 

@@ -294,7 +294,7 @@ class AnyCourse(RuleBasedStateMachine):
     def reload(self, room: int) -> None:
         limits = self.limits(room)
         self.most_series = max(self.most_series, limits.series)
-        self.world.scrape.limit(limits)
+        self.world.scrape.limit(replace(self.world.config, limits=limits))
 
     @rule(room=st.integers(0, 100))
     def restart(self, room: int) -> None:

@@ -22,7 +22,7 @@ from hmm_exporter.catalog import tables, values
 from hmm_exporter.catalog.metrics import METRICS
 from hmm_exporter.catalog.probes import GROUPS, PROBES
 from hmm_exporter.catalog.values import DEVICE_NONE, Class, Failure, Trigger
-from hmm_exporter.config import Config, Histograms, Host, Kubernetes, Probes
+from hmm_exporter.config import Config, Histograms, Host, Kubernetes, Probes, Seconds
 from hmm_exporter.kernel.features import Kernel
 from hmm_exporter.kernel.iomem import Iomem
 from hmm_exporter.kernel.symbols import Symbols
@@ -88,7 +88,7 @@ class World:
     ) -> None:
         """The programs' descriptors are the maps': what the kernel says of them is that they never ran."""
         self.bpf = bpf
-        self.config = config or Config()
+        self.config = replace(config or Config(), series_from_zero=Seconds(0.0))
         path = folder / "kallsyms"
         path.write_text(KALLSYMS)
         self.kernel = replace(kernel or kernels.kernel(), symbols=Symbols(path))
