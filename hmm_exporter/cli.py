@@ -28,6 +28,9 @@ from hmm_exporter.report import command_line
 
 PROG = "hmm-exporter"
 
+_MOST_SHOWN = 64
+"""Characters of an argument that is wrong."""
+
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
@@ -63,7 +66,7 @@ class _Parser(argparse.ArgumentParser):
     """An ArgumentParser that raises instead of printing its usage and ending the process."""
 
     def error(self, message: str) -> NoReturn:
-        raise _UsageError(message)
+        raise _UsageError(message[: 4 * _MOST_SHOWN])  # it may quote an argument
 
 
 class _Version(argparse.Action):
@@ -174,13 +177,15 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[str, .
     if given.subcommand not in (None, "report"):
         unknown.insert(0, given.subcommand)
     if unknown and given.subcommand == "report" and not unknown[0].startswith("-"):
-        raise _UsageError(f"unknown argument {_one_line(unknown[0])}: a command for report stands after --")
+        raise _UsageError(
+            f"unknown argument {_one_line(unknown[0][:_MOST_SHOWN])}: a command for report stands after --"
+        )
     if unknown:
         flags = ["--config.file", "--check", "--strict", "--version", "--help", *command_line.FLAGS]
         name = "--" + unknown[0].partition("=")[0].lstrip("-")
         close = difflib.get_close_matches(name, flags + [flag for flag, _, _ in _FLAGS], 1)
         guess = f" (did you mean {close[0]}?)" if close else ""
-        raise _UsageError(f"unknown argument {_one_line(unknown[0])}{guess}")
+        raise _UsageError(f"unknown argument {_one_line(unknown[0][:_MOST_SHOWN])}{guess}")
     if given.strict and not given.check:
         raise _UsageError("--strict is only for --check")
     if given.subcommand and given.check:

@@ -137,6 +137,7 @@ def test_of_a_flag_given_twice_the_last_counts(daemon: Daemon) -> None:
         (["--log.level"], "argument --log.level: expected one argument"),
         (["--check=yes"], "argument --check: ignored explicit argument 'yes'"),
         (["--strict"], "--strict is only for --check"),
+        (["--" + "x" * 100_000], f"unknown argument --{'x' * 62}"),
         (["--simulator=--"], "-- is no flag's value"),  # found by fuzzing: argparse makes an empty list of it
     ],
 )

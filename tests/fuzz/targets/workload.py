@@ -19,8 +19,8 @@ from tests.fuzz.target import Target
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _UID = re.compile(r"[0-9a-f]{8}(-?)[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{12}")
 
-_folder = Path(tempfile.mkdtemp(prefix="hmm-fuzz-", dir="/dev/shm"))
-_log = Path(_folder, "is-no-link.log")
+_temporary = tempfile.TemporaryDirectory()  # as long as the process
+_folder = Path(_temporary.name)
 
 
 def try_one(data: bytes) -> None:
