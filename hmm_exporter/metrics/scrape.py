@@ -42,10 +42,10 @@ class Scrape:
         attachments: Attachments,
         ready_seconds: float,
         metrics: Sequence[Metric] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         """``metrics``: others than the catalogue's, with the labels that the configuration adds. ``clock``: seconds."""
-        self._clock = clock
+        self._clock = clock or time.monotonic
         self._attachments = attachments
         self._maps = attachments.maps
         self._config = config
@@ -69,7 +69,7 @@ class Scrape:
         self._idle = None
         if self._maps:
             ttl, ended = config.limits.idle_ttl, self._collector.end
-            self._idle = Idle(self._maps, ttl, clock, self._is_over, ended, config.thrash_window)
+            self._idle = Idle(self._maps, ttl, self._clock, self._is_over, ended, config.thrash_window)
 
     def collect(self) -> Iterable[Family]:
         """All families; the whole list at once, so that an error never leaves half an exposition."""

@@ -170,7 +170,10 @@ def test_an_error_says_the_file_the_line_the_key_the_value_and_what_is_allowed(
     assert complaint(path) == ("config.yaml:7: limits.processes: -3 is not allowed: a whole number from 1 to 4096")
 
 
-ROOT = "web, log, filter, probes, limits, maps, histograms, kubernetes, slurm, host, loader, thrash_window, simulator"
+ROOT = (
+    "web, log, filter, probes, limits, maps, histograms, kubernetes, slurm, host, loader, thrash_window,"
+    " series_from_zero, simulator"
+)
 
 
 @pytest.mark.parametrize(
