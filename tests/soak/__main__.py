@@ -29,11 +29,11 @@ from tests.soak.verdict import growth, judged, latencies, lost
 FOLDER = ROOT / "build/soak"
 LEAST_SECONDS = 60
 RELOAD_TURNS = 20
-#: With rows that end while it lasts.
-CONFIGURATION = {"kubernetes": {"enabled": True}, "limits": {"idle_ttl": "60s"}}
+#: With rows that end while it lasts, and whatever it takes: what is shed counts nothing.
+CONFIGURATION = {"kubernetes": {"enabled": True}, "limits": {"idle_ttl": "60s", "cpu": 0}}
 #: In turn. What is refused leaves all as it was.
 RELOADED: Sequence[tuple[Mapping[str, Any], bool]] = (
-    ({**CONFIGURATION, "limits": {"idle_ttl": "90s", "series": 9000}, "log": {"level": "warning"}}, True),
+    ({**CONFIGURATION, "limits": {"idle_ttl": "90s", "series": 9000, "cpu": 0}, "log": {"level": "warning"}}, True),
     ({**CONFIGURATION, "limits": {"idle_ttl": "soon"}}, False),
     (CONFIGURATION, True),
 )
