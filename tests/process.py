@@ -83,7 +83,8 @@ class Exporter:
         return self.process.wait(30)
 
     def _configure(self, configuration: Mapping[str, Any]) -> None:
-        settings: dict[str, Any] = {"simulator": str(SIMULATOR)} | dict(configuration)
+        # What has happened is to be read at once.
+        settings: dict[str, Any] = {"simulator": str(SIMULATOR), "series_from_zero": 0} | dict(configuration)
         settings["web"] = {"listen_addresses": ["127.0.0.1:0"]} | dict(settings.get("web", {}))
         self._file.write_text(yaml.safe_dump(settings))
 
