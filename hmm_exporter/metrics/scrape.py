@@ -22,7 +22,7 @@ from hmm_exporter.catalog.metric import Metric, with_process_labels
 from hmm_exporter.catalog.metrics import METRICS
 from hmm_exporter.catalog.tables import Table
 from hmm_exporter.config import Config, Limits
-from hmm_exporter.kernel import modules
+from hmm_exporter.kernel import clock, modules
 from hmm_exporter.kernel.features import Kernel
 from hmm_exporter.metrics import books, exporter, labels
 from hmm_exporter.metrics.collector import Collector
@@ -65,7 +65,7 @@ class Scrape:
         self._idle = None
         if self._maps:
             ttl, ended = config.limits.idle_ttl, self._collector.end
-            self._idle = Idle(self._maps, ttl, time.monotonic, self._is_over, ended, config.thrash_window)
+            self._idle = Idle(self._maps, ttl, clock.monotonic(), self._is_over, ended, config.thrash_window)
 
     def collect(self) -> Iterable[Family]:
         """All families; the whole list at once, so that an error never leaves half an exposition."""

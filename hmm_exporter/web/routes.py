@@ -93,9 +93,7 @@ class Routes:
         if not self._status.ready:
             return self._not_ready()
         if self._status.reload is None:
-            return line(
-                HTTPStatus.FORBIDDEN, "reloading by HTTP is off: give --web.enable-lifecycle, or SIGHUP"
-            )
+            return line(HTTPStatus.FORBIDDEN, "reloading by HTTP is off: give --web.enable-lifecycle, or SIGHUP")
         problem = self._status.reload()
         return line(HTTPStatus.INTERNAL_SERVER_ERROR, problem) if problem else line(HTTPStatus.OK, "reloaded")
 
