@@ -179,7 +179,8 @@ def check_totals(samples: Samples, *issued: Mapping[str, Any]) -> None:
         ("hmm_range_faults_total", "range_faults"),
         ("hmm_interval_notifier_removes_total", "notifier_removes"),
     ):
-        assert samples.sum(metric) == sum(total(each, kind) for each in issued) > 0, metric
+        issued_events = sum(total(each, kind) for each in issued)
+        assert samples.sum(metric) == issued_events > 0, f"{metric}: {samples.sum(metric)} of {issued_events}"
     abandoned = sum(total(each, "migrations", outcome="abandoned") for each in issued)
     assert samples.get("hmm_exporter_migrations_abandoned_total") == abandoned
     assert samples.get("hmm_exporter_migrations_in_flight") == 0
