@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
     except OSError as error:
         # Python must not try to write the rest when it exits: it would fail once more, loudly.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(log.open_nothing(), 1)
         if isinstance(error, BrokenPipeError):  # --help | head
             return 128 + signal.SIGPIPE
         _complain(f"cannot write to stdout: {error.strerror}")

@@ -7,8 +7,11 @@ Which ones is the caller's to say, and what an option may be ``config_value``'s.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import re
+import stat
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
@@ -21,6 +24,9 @@ _Section = TypeVar("_Section")
 
 # All options with a page of comment each fit; a log or /dev/zero given by mistake costs nothing.
 _MAX_BYTES = 1 << 18
+
+# Seconds that who writes into a pipe may take.
+_PATIENCE = 5.0
 
 _NULL = "tag:yaml.org,2002:null"
 _BOOL = "tag:yaml.org,2002:bool"
@@ -48,8 +54,9 @@ def read(path: str | os.PathLike[str], schema: type[_Section]) -> _Section:
     """As :func:`load`, for a file of another kind: *schema* is a dataclass like Config."""
     name = one_line(os.fspath(path), most=4096)
     try:
-        with open(path, "rb") as file:
-            data = file.read(_MAX_BYTES + 1)
+        # Without O_NONBLOCK, a FIFO that nobody writes to would keep whoever opens it waiting.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            data = _content(file.fileno())
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise ConfigError(f"{name}: cannot be read: {getattr(error, 'strerror', error)}") from None
     if len(data) > _MAX_BYTES:
@@ -60,6 +67,26 @@ def read(path: str | os.PathLike[str], schema: type[_Section]) -> _Section:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{name}:{line}: not UTF-8: byte 0x{data[error.start]:02x}") from None
     return _Reader(name).read(text, schema)
+
+
+def _content(descriptor: int) -> bytes:
+    """What is in the file, and a byte more than is allowed if it has that. Raises OSError."""
+    pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    deadline = time.monotonic() + _PATIENCE
+    data = b""
+    while len(data) <= _MAX_BYTES:
+        try:
+            part = os.read(descriptor, _MAX_BYTES + 1 - len(data))
+        except BlockingIOError:  # there is a writer, or a driver, that has nothing to say yet
+            part = None
+        if part == b"" and (data or not pipe):  # before the first byte, the writer may be still to come
+            return data
+        data += part or b""
+        if not part:
+            if time.monotonic() > deadline:
+                raise OSError(errno.ETIMEDOUT, f"nobody wrote it to its end within {_PATIENCE:g} s")
+            time.sleep(0.01)
+    return data
 
 
 class _Tag(Exception):

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from hmm_exporter import __version__, log, memory, systemd
+from hmm_exporter import __version__, log, memory, open_files, systemd
 from hmm_exporter.bpf.attach import Attachments
 from hmm_exporter.bpf.plan import ATTACHED, DENIED, ERROR, Outcome, reads_cgroups
 from hmm_exporter.bpf.watch import attach_probes, watched_kernel
@@ -96,6 +96,7 @@ def run(config: Config, read: Callable[[], Config]) -> int:
         for number in _SIGNALS:
             signal.signal(number, _stop)
         signal.signal(signal.SIGHUP, hangup)
+        open_files.allow()
         # Before anything costly: a port in use ends the start at once.
         passed = manager.listeners() if config.web.systemd_socket else ()
         if manager.sockets and not passed:  # its port is then in use, and nobody would know by whom
@@ -157,7 +158,7 @@ def run(config: Config, read: Callable[[], Config]) -> int:
         return 0
     finally:
         for number in (*_SIGNALS, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, _ignore)
         if server:
             server.close()
         if helper:
@@ -253,8 +254,12 @@ def _sweep(scrape: Scrape) -> bool:
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     # Once: a second one would break into the clean-up after the first.
     for each in _SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
+        signal.signal(each, _ignore)
     raise _Stop
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Not SIG_IGN: Python reports a signal as an error that came just before it was set."""
 
 
 def _seconds_since_start() -> float:

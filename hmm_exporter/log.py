@@ -129,9 +129,17 @@ def fill_standard_files() -> None:
     Otherwise the next file opened, a BPF map or a socket, would be descriptor 2, and log lines
     would be written into it.
     """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+    while (descriptor := open_nothing()) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
+
+
+def open_nothing() -> int:
+    """A descriptor of /dev/null; where there is none, of the folder /, which can be neither read nor written."""
+    try:
+        return os.open(os.devnull, os.O_RDWR)
+    except OSError:
+        return os.open("/", os.O_RDONLY | os.O_DIRECTORY)
 
 
 def _uncaught(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hmm_exporter import capabilities
+from hmm_exporter.bpf import bounded
 from hmm_exporter.bpf.source import HEADERS
 from hmm_exporter.config_value import one_line
 from hmm_exporter.errors import StartError
@@ -46,13 +47,10 @@ def compile_source(source: str, python: str, timeout: float) -> Compiled:
         # bcc makes maps while it compiles.
         with capabilities.lent(capabilities.CAP_BPF):
             # -I: no site of the user's, no PYTHONPATH of the daemon's venv: the system's bcc or none.
-            child = subprocess.run(
+            child = bounded.run(
                 [python, "-I", str(LOADER)],
-                input=request,
-                capture_output=True,
-                text=True,
-                errors="backslashreplace",
-                timeout=timeout,
+                request,
+                timeout,
                 cwd="/",
                 # bcc compiles for the architecture that ARCH names, as the kernel's Makefile does: people have it set.
                 env={name: value for name, value in os.environ.items() if name != "ARCH"},
@@ -66,6 +64,8 @@ def compile_source(source: str, python: str, timeout: float) -> Compiled:
         raise StartError(f"loader: {reason}: set loader.python to a Python that has bcc") from None
     except subprocess.TimeoutExpired:
         raise StartError(f"loader: bcc did not compile within {timeout:g} s (loader.timeout)") from None
+    except bounded.TooMuchError:
+        raise StartError(f"loader: {python} says more than {bounded.MOST >> 20} MiB: it cannot be the loader") from None
     return _compiled(child, python)
 
 

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import platform
+import signal
 import struct
 from collections.abc import Iterator, Sequence
 
@@ -165,10 +166,14 @@ def prog_load(
         0,
         btf_id,
     )
+    # The verifier gives up with EAGAIN when a signal comes (do_check, kernel/bpf/verifier.c): it waits for a moment.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         return _bpf(_PROG_LOAD, attributes), log.value.decode(errors="replace")
     except OSError as error:
         raise OSError(error.errno, error.strerror, log.value.decode(errors="replace")) from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def prog_test_run(fd: int, context: bytes) -> int:

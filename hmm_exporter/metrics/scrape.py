@@ -22,6 +22,7 @@ from hmm_exporter.catalog.metric import Metric, with_process_labels
 from hmm_exporter.catalog.metrics import METRICS
 from hmm_exporter.catalog.tables import Table
 from hmm_exporter.config import Config
+from hmm_exporter.kernel import clock as kernel_clock
 from hmm_exporter.kernel import modules
 from hmm_exporter.kernel.features import Kernel
 from hmm_exporter.metrics import books, exporter, labels
@@ -45,7 +46,7 @@ class Scrape:
         clock: Callable[[], float] | None = None,
     ) -> None:
         """``metrics``: others than the catalogue's, with the labels that the configuration adds. ``clock``: seconds."""
-        self._clock = clock or time.monotonic
+        self._clock = clock or kernel_clock.monotonic()
         self._attachments = attachments
         self._maps = attachments.maps
         self._config = config

@@ -104,9 +104,17 @@ class Server:
         return ", ".join(sorted(self._protection.current().protections)) or "none"
 
     def start(self, first: Callable[[], object] = lambda: None) -> None:
-        """Begin to answer, by a thread that does *first* before it hears anybody: those it starts are like it."""
-        self._thread = threading.Thread(target=self._accept_all, args=(first,), name="web", daemon=True)
-        self._thread.start()
+        """Begin to answer, by a thread that does *first* before it hears anybody: those it starts are like it.
+
+        Raises StartError.
+        """
+        thread = threading.Thread(target=self._accept_all, args=(first,), name="web", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            limits = "RLIMIT_NPROC, the cgroup's pids.max, or its memory"
+            raise StartError(f"no thread can be started to answer by: a limit is reached ({limits})") from None
+        self._thread = thread
 
     def alive(self, patience: float) -> bool:
         """Whether the thread that accepts does its rounds: it answers a knock within *patience* seconds."""
