@@ -107,7 +107,8 @@ def command(folder: Path, configuration: Mapping[str, Any] | None = None, argume
     """That starts an exporter on the simulator."""
     file = folder / "hmm-exporter.yaml"
     web = {"listen_addresses": ["127.0.0.1:0"]}
-    file.write_text(yaml.safe_dump({"simulator": str(SIMULATOR), "web": web} | dict(configuration or {})))
+    settings = {"simulator": str(SIMULATOR), "series_from_zero": 0, "web": web} | dict(configuration or {})
+    file.write_text(yaml.safe_dump(settings))
     return [sys.executable, "-m", "hmm_exporter", "--config.file", str(file), *arguments]
 
 
