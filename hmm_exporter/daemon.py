@@ -90,7 +90,7 @@ def run(config: Config, read: Callable[[], Config]) -> int:
     """
     manager = systemd.manager()
     registry, state = CollectorRegistry(), State()
-    server, attachments, helper = None, None, None
+    server, attachments, probing = None, None, None
     hangup = _Hangup()
     try:
         for number in _SIGNALS:
@@ -120,7 +120,7 @@ def run(config: Config, read: Callable[[], Config]) -> int:
         parts = confine()
         _log_confinement(parts)
         scrape = Scrape(kernel, config, attachments, ready_seconds=_seconds_since_start())
-        probing = Probing(config, attachments, helper, scrape.paused)
+        probing = Probing(config, attachments, helper, scrape)
         governor = Governor(
             config.limits.cpu, probing, attachments, scrape, changed=lambda: state.attached(probing.outcomes)
         )
@@ -161,9 +161,9 @@ def run(config: Config, read: Callable[[], Config]) -> int:
             signal.signal(number, _ignore)
         if server:
             server.close()
-        if helper:
-            helper.close()
-        if attachments:
+        if probing:
+            probing.close()
+        elif attachments:
             attachments.close()
 
 

@@ -31,32 +31,55 @@ class Reload:
         self._read = read
         self._take = take
         self._one = threading.Lock()
+        self._asked = False
         self._successful = True
         self._success_time = time.time()
 
     def soon(self) -> None:
-        """In a thread of its own: compiling takes seconds, and the watchdog wants to be answered."""
-        threading.Thread(target=self, name="reload", daemon=True).start()
+        """In a thread of its own: compiling takes seconds, and the watchdog wants to be answered.
+
+        However often it is asked for while one is under way, one more follows.
+        """
+        if self._asked:
+            return
+        self._asked = True
+        try:
+            threading.Thread(target=self._when_asked, name="reload", daemon=True).start()
+        except RuntimeError as error:  # no more threads
+            self._asked = False
+            _log.error("configuration not reloaded", reason=str(error))
+
+    def _when_asked(self) -> None:
+        with self._one:
+            self._asked = False  # who asks from now on may mean a newer file
+            self._reload()
 
     def __call__(self) -> str:
         """Reload now. Why it was refused, in a line that is in the log, too; empty if all is well."""
-        with self._one:
-            try:
-                config = self._read()
-                changed = _changed(self._config, config)
-                self._take(config)
-            except (ConfigError, Refused) as refusal:
-                self._successful = False
-                _log.error("configuration not reloaded, the old one stays", reason=str(refusal))
-                return str(refusal)
-            except Exception:
-                self._successful = False
-                _log.exception("configuration not reloaded: internal error, please report it")
-                return "internal error; see the log"
-            self._config = config
-            self._successful, self._success_time = True, time.time()
-            _log.info("configuration reloaded", changed=" ".join(changed))
-            return ""
+        if not self._one.acquire(blocking=False):
+            return "a reload is under way"
+        try:
+            return self._reload()
+        finally:
+            self._one.release()
+
+    def _reload(self) -> str:
+        try:
+            config = self._read()
+            changed = _changed(self._config, config)
+            self._take(config)
+        except (ConfigError, Refused) as refusal:
+            self._successful = False
+            _log.error("configuration not reloaded, the old one stays", reason=str(refusal))
+            return str(refusal)
+        except Exception:
+            self._successful = False
+            _log.exception("configuration not reloaded: internal error, please report it")
+            return "internal error; see the log"
+        self._config = config
+        self._successful, self._success_time = True, time.time()
+        _log.info("configuration reloaded", changed=" ".join(changed))
+        return ""
 
     def collect(self) -> Iterator[Family]:
         yield GaugeMetricFamily(

@@ -77,21 +77,22 @@ class Attachments:
         asked = self.resources.problem if self.resources else ""
         return self.resources_problem or asked or "the kernel tells no RAM among its physical ranges"
 
-    def keep(self, program: Program, link: int) -> None:
-        """Own that program, which may be there already, and its link."""
+    def keep(self, program: Program, link: int | None = None) -> None:
+        """Own that program, which may be there already, and its link, if it is attached."""
         if program not in self.programs:
             self.programs.append(program)
-        self._links.append((program, link))
+        if link is not None:
+            self._links.append((program, link))
 
     def detach(self, probes: Container[str], entries_only: bool = False) -> None:
         """Close these probes' links, newest first: entries before the returns that they pair with.
 
         ``entries_only``: to let calls that are under way return first.
         """
-        for program, fd in reversed(self._links[:]):
-            if program.probe in probes and (program.is_entry or not entries_only):
-                os.close(fd)
-                self._links.remove((program, fd))
+        gone = [link for link in self._links if link[0].probe in probes and (link[0].is_entry or not entries_only)]
+        self._links = [link for link in self._links if link not in gone]
+        for _, fd in reversed(gone):
+            os.close(fd)
 
     def forget(self, probe: str) -> None:
         """Let go of its programs, which are not attached."""
@@ -133,8 +134,13 @@ def attach(kernel: Kernel, config: Config, plan: Plan) -> Attachments:
     return attachments
 
 
-def attach_more(kernel: Kernel, config: Config, plan: Plan, attachments: Attachments) -> list[Outcome]:
-    """The same, to the maps that are there already; what became of each. Raises StartError."""
+def attach_more(
+    kernel: Kernel, config: Config, plan: Plan, attachments: Attachments, load_only: bool = False
+) -> list[Outcome]:
+    """The same, to the maps that are there already; what became of each. Raises StartError.
+
+    ``load_only``: their programs are to be attached later, in a moment.
+    """
     outcomes: dict[str, Outcome] = {}
     for build in _builds(kernel, config):
         waiting = tuple(
@@ -145,7 +151,7 @@ def attach_more(kernel: Kernel, config: Config, plan: Plan, attachments: Attachm
         # Compiled once is enough of what is no probe's.
         resources = plan.resources and attachments.maps is None
         build_plan = replace(plan, targets=waiting, resources=resources)
-        for outcome in _attach_build(kernel, config, build_plan, build, attachments):
+        for outcome in _attach_build(kernel, config, build_plan, build, attachments, load_only):
             # What the first kind could not do the second may; if neither can, both reasons count.
             earlier = outcomes.get(outcome.probe.name)
             if earlier and outcome.state != ATTACHED:
@@ -164,7 +170,7 @@ def _builds(kernel: Kernel, config: Config) -> tuple[str, ...]:
 
 
 def _attach_build(
-    kernel: Kernel, config: Config, plan: Plan, build: str, attachments: Attachments
+    kernel: Kernel, config: Config, plan: Plan, build: str, attachments: Attachments, load_only: bool
 ) -> Iterator[Outcome]:
     pmu = {"kprobe": kernel.kprobe, "uprobe": kernel.uprobe}.get(build)
     possible = []
@@ -192,7 +198,7 @@ def _attach_build(
         value_bytes = compiled.maps[resource_walk.MAP].value_bytes
         _load_resource_walk(kernel, code[resource_walk.PROGRAM], value_bytes, attachments)
     attachments.learn_devices(kernel.page_size)
-    attacher = _Attacher(kernel, build, plan.groups, code)
+    attacher = _Attacher(kernel, build, plan.groups, code, load_only)
     failed: set[str] = set()
     # From the last function of a call to the first: nothing is begun whose end is not watched.
     for target in reversed(possible):
@@ -230,24 +236,25 @@ class _Attacher:
     build: str
     groups: frozenset[str]
     code: Mapping[str, Code]
+    load_only: bool
 
     def attach(self, target: Target, attachments: Attachments) -> str:
         """The kind by which the probe is attached. Raises NotAttached; then nothing of it is left."""
         probe = _PROBES[target.probe]
         programs: list[Program] = []
-        links: list[int] = []
+        links: list[int | None] = []
         try:
             # The return first, so that no entry waits for one that is not watched.
             for name in reversed(wanted_programs(probe, self.groups)):
                 kind = self._kind(probe, name)
                 programs.append(Program(probe.name, name, kind, self._load(target, name, kind), target.function))
-                links.append(link(self.kernel, programs[-1]))
+                links.append(None if self.load_only else link(self.kernel, programs[-1]))
         except NotAttached:
-            for fd in links + [program.fd for program in programs]:
+            for fd in [fd for fd in links if fd is not None] + [program.fd for program in programs]:
                 os.close(fd)
             raise
-        for program, fd in zip(programs, links):
-            attachments.keep(program, fd)
+        for program, its_link in zip(programs, links):
+            attachments.keep(program, its_link)
         return kind_of_probe(programs[-1])
 
     def _kind(self, probe: Probe, program: str) -> str:

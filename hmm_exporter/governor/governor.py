@@ -18,16 +18,15 @@ from prometheus_client.metrics_core import Metric as Family
 
 from hmm_exporter import log
 from hmm_exporter.bpf.attach import Attachments
-from hmm_exporter.bpf.maps import Thread
 from hmm_exporter.bpf.plan import ATTACHED, SHED, Outcome
 from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.probes import GROUPS, PROBES
 from hmm_exporter.governor.estimate import ASSUMED_NANOSECONDS, Counted, Estimate
 from hmm_exporter.governor.policy import Decision, Policy
-from hmm_exporter.metrics.books import IN_MIGRATION
 from hmm_exporter.metrics.exporter import program_runs, statistics_are_on
 from hmm_exporter.metrics.scrape import Scrape
-from hmm_exporter.privileged.message import Refused
+from hmm_exporter.privileged.message import Busy, Refused
+from hmm_exporter.probing import begins, bits
 
 ROUND_SECONDS = 15.0
 TIMED_SECONDS = 1.0
@@ -41,25 +40,20 @@ _NUMBERS = {probe.name: number for number, probe in enumerate(PROBES)}
 _GROUPS = {group.name: group for group in GROUPS}
 
 
-class Probing(Protocol):
-    """What attaches and detaches: see ``hmm_exporter.probing``."""
+class Probes(Protocol):
+    """What attaches and detaches: ``hmm_exporter.probing.Probing``."""
 
     @property
-    def outcomes(self) -> Sequence[Outcome]:
-        """What became of each probe, as of now."""
+    def outcomes(self) -> Sequence[Outcome]: ...
 
     @property
-    def busy(self) -> bool:
-        """Whether one of these would have to wait, for a compiler perhaps."""
+    def can_attach(self) -> bool: ...
 
-    def statistics(self) -> int | None:
-        """A fd: while it is open, the kernel times all programs. None where that is not permitted."""
+    def statistics(self) -> int | None: ...
 
-    def shed(self, probes: Collection[str], reason: str) -> None:
-        """Detach probes; their entries first, and the returns when `shed` is called for them again."""
+    def shed(self, probes: Collection[str], reason: str) -> None: ...
 
-    def take_back(self, probes: Collection[str]) -> None:
-        """Attach probes that were shed. Raises Refused."""
+    def take_back(self, probes: Collection[str]) -> None: ...
 
 
 class Governor:
@@ -68,7 +62,7 @@ class Governor:
     def __init__(
         self,
         limit: float,
-        probing: Probing,
+        probing: Probes,
         attachments: Attachments,
         scrape: Scrape,
         changed: Callable[[], None] = lambda: None,
@@ -88,6 +82,7 @@ class Governor:
         self._switch_at = 0.0
         """When the next second begins to be timed, or this one ends."""
         self._may_time = True
+        self._told_of_helper = False
         self._draining: dict[str, float] = {}
         """Groups with calls under way, until when those are waited for."""
         self._sheds = dict.fromkeys(_GROUPS, 0)
@@ -101,18 +96,16 @@ class Governor:
 
         In how many seconds, at the latest, it wants to be asked again.
         """
-        if self._probing.busy:
-            return TIMED_SECONDS
         try:
             self._time(now)
             self._observe()
             self._drain(now)
             self._policy.keep({each.probe.group for each in self._probing.outcomes if each.state == SHED})
             decision = self._policy.round(now, self._by_group())
-            if decision and decision.shed:
-                self._shed(decision, now)
-            elif decision:
-                self._take_back(decision, now)
+            if decision and self._may_decide():
+                self._shed(decision, now) if decision.shed else self._take_back(decision, now)
+        except Busy:
+            return TIMED_SECONDS
         except OSError as error:  # the kernel has no memory to copy a map to; the next round may find some
             _log.error("cannot see what watching costs", reason=error.strerror)
         if self._draining:
@@ -133,6 +126,11 @@ class Governor:
             "1 if hmm_exporter_bpf_cpu_seconds_total is from runs that were timed; 0 if not even some may be, which"
             " takes CAP_SYS_ADMIN or kernel.bpf_stats_enabled=1.",
             value=int(self._may_time or statistics_are_on()),
+        )
+        yield GaugeMetricFamily(
+            "hmm_exporter_helper_up",
+            "1 while the helper is there, without which no probe can be attached again but by a restart.",
+            value=int(self._probing.can_attach),
         )
         shed = GaugeMetricFamily(
             "hmm_exporter_group_shed",
@@ -165,7 +163,14 @@ class Governor:
         if self._timing is not None:
             self.close()
         elif not statistics_are_on():
-            self._timing = self._probing.statistics()
+            try:
+                self._timing = self._probing.statistics()
+            except Busy:
+                self._switch_at = now + TIMED_SECONDS
+                return
+            except Refused as refusal:
+                _log.debug("BPF programs are not timed", reason=str(refusal))
+                return
             if self._timing is not None:
                 self._switch_at = now + TIMED_SECONDS
             else:
@@ -189,6 +194,13 @@ class Governor:
         for probe, seconds in self._seconds().items():
             groups[PROBES[_NUMBERS[probe]].group] += seconds
         return groups
+
+    def _may_decide(self) -> bool:
+        """Not without the helper: what is let go of could not be taken back."""
+        if not self._probing.can_attach and not self._told_of_helper:
+            self._told_of_helper = True
+            _log.error("the helper has ended: no group is shed or taken back, no probe attached, until a restart")
+        return not self._told_of_helper
 
     def _shed(self, decision: Decision, now: float) -> None:
         self._probing.shed(
@@ -215,7 +227,7 @@ class Governor:
                 del self._draining[group]
                 continue
             probes = [probe.name for probe in PROBES if probe.group == group]
-            if now >= until or not any(each.inside & bits(probes) for each in self._threads()):
+            if now >= until or not self._scrape.are_inside(bits(probes)):
                 self._detach_all(group)
         gone = [
             each.probe.name
@@ -225,9 +237,9 @@ class Governor:
         self._scrape.end_threads(bits(gone))
 
     def _detach_all(self, group: str) -> None:
-        del self._draining[group]
         for state in (ATTACHED, SHED):  # first what follows in a call, then all returns
             self._probing.shed(self._probes(group, state), _reason(self._policy.limit))
+        del self._draining[group]
         self._tell()
 
     def _take_back(self, decision: Decision, now: float) -> None:
@@ -236,12 +248,12 @@ class Governor:
         probes = self._probes(decision.group, SHED)
         # A bit that was left by a call that nobody saw return would be taken for one that is under way.
         self._scrape.end_threads(bits(probes))
-        if any(each.inside & bits(probes) for each in self._threads()):
+        if self._scrape.are_inside(bits(probes)):
             return
-        if "migrate_vma_setup" in probes:
-            self._scrape.forget_arrivals()
         try:
             self._probing.take_back(probes)
+        except Busy:
+            raise
         except Refused as refusal:
             self._policy.failed()
             _log.error("group of probes not taken back", group=decision.group, reason=str(refusal))
@@ -258,9 +270,6 @@ class Governor:
 
     def _probes(self, group: str, state: str) -> Sequence[str]:
         return [each.probe.name for each in self._probing.outcomes if each.probe.group == group and each.state == state]
-
-    def _threads(self) -> Sequence[Thread]:
-        return self._attachments.maps.read_threads() if self._attachments.maps else ()
 
     def _tell(self) -> None:
         self._scrape.watch(self._probing.outcomes)
@@ -280,19 +289,6 @@ def counted(attachments: Attachments) -> Mapping[str, Counted]:
 
 
 _RUNS = [value.name for value in tables.PROBE_CALL.values].index("runs")
-
-
-def begins(probe: str) -> bool:
-    """Whether it watches the beginning of a call; the others follow in that call (or are what it ends with)."""
-    requires = PROBES[_NUMBERS[probe]].requires
-    return not requires or _NUMBERS[requires] > _NUMBERS[probe]
-
-
-def bits(probes: Collection[str]) -> int:
-    """What a thread that is inside of these functions has in its row (program/thread.c)."""
-    found = sum(1 << _NUMBERS[probe] for probe in probes)
-    # A migration is over when nobody sees its end.
-    return found | IN_MIGRATION if "migrate_vma_finalize" in probes else found
 
 
 def _reason(limit: float) -> str:

@@ -74,6 +74,8 @@ class Runs:
     runs: int
     nanoseconds: int
     recursion_misses: int
+    id: int = 0
+    """The kernel's number of the program, by which two fds of one can be told."""
 
 
 def program_runs(fd: int) -> Runs:
@@ -81,10 +83,11 @@ def program_runs(fd: int) -> Runs:
     numbers = {}
     for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines():
         name, _, value = line.partition(":")
-        if name in ("run_cnt", "run_time_ns", "recursion_misses"):
+        if name in ("run_cnt", "run_time_ns", "recursion_misses", "prog_id"):
             numbers[name] = int(value)
     # recursion_misses came with 5.12.
-    return Runs(numbers.get("run_cnt", 0), numbers.get("run_time_ns", 0), numbers.get("recursion_misses", 0))
+    names = ("run_cnt", "run_time_ns", "recursion_misses", "prog_id")
+    return Runs(*(numbers.get(name, 0) for name in names))
 
 
 def statistics_are_on() -> bool:
@@ -105,6 +108,7 @@ class ProbeRuns:
         """``programs``: those that are loaded, attached or not; there may be others later."""
         self._programs = programs
         self._lost_returns: dict[str, int] = {}
+        self._left_out: dict[str, dict[int, int]] = {}
 
     def families(self, rows: Rows, threads: Sequence[Thread], rows_after: Sequence[Row]) -> Iterator[Family]:
         """``rows_after``: PROBE_CALL read once more, after the threads."""
@@ -133,9 +137,13 @@ class ProbeRuns:
 
     def _skipped(self, probe: str, runs: Sequence[Runs]) -> int:
         """Runs that the kernel left out. Of a return probe they are among the lost ones already."""
-        kinds = [program.kind for program in self._programs if program.probe == probe]
-        counted = (run for kind, run in zip(kinds, runs) if not kind.endswith("retprobe") or len(kinds) == 1)
-        return sum(run.recursion_misses for run in counted)
+        its = [program for program in self._programs if program.probe == probe]
+        left_out = self._left_out.setdefault(probe, {})
+        for program, run in zip(its, runs):
+            if not program.kind.endswith("retprobe") or len(its) == 1:
+                left_out[run.id] = run.recursion_misses
+        # Also of programs that others have replaced.
+        return sum(left_out.values())
 
 
 def _run_families(runs: Mapping[str, Sequence[Runs]]) -> Iterator[Family]:

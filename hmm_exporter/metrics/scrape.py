@@ -108,6 +108,11 @@ class Scrape:
             if self._idle:
                 self._idle.limit(config.limits.idle_ttl)
 
+    def are_inside(self, bits: int) -> bool:
+        """Whether any thread is inside of one of these functions."""
+        with self._lock:
+            return any(each.inside & bits for each in self._maps.read_threads()) if self._maps else False
+
     def end_threads(self, unwatched: int) -> None:
         """Forget threads that are inside of nothing but functions of these bits, which nobody watches any more."""
         with self._lock:

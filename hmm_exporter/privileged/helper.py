@@ -40,13 +40,17 @@ _log = log.Logger(__name__)
 def start(kernel: Kernel, config: Config, attachments: Attachments) -> socket.socket:
     """Fork it; the channel to it. To be called by the main thread, whose end is the helper's.
 
-    Raises OSError.
+    Raises StartError.
     """
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     daemon = os.getpid()
     # What both have in common stays common as long as nobody writes to it: the collector would.
     gc.freeze()
-    if os.fork():
+    try:
+        pid = os.fork()
+    except OSError as error:
+        raise StartError(f"the helper cannot be started: {error.strerror}: one more process must be allowed") from None
+    if pid:
         its.close()
         gc.unfreeze()
         return ours
@@ -119,31 +123,32 @@ class _Helper:
         for probe in (each for each in reversed(PROBES) if each.name in request.probes):
             loaded = [program for program in self._attachments.programs if program.probe == probe.name]
             if {program.name for program in loaded} == set(wanted_programs(probe, groups)):
-                outcomes.append(self._link(probe, loaded))
+                outcomes.append(self._link(probe, loaded, request.load_only))
             else:
                 self._attachments.forget(probe.name)
                 not_loaded.append(probe.name)
         if not_loaded:
-            outcomes += self._load(not_loaded, with_probes(self._config, request.groups, request.exclude))
+            config = with_probes(self._config, request.groups, request.exclude)
+            outcomes += self._load(not_loaded, config, request.load_only)
         return outcomes
 
-    def _link(self, probe: Probe, programs: Sequence[Program]) -> Outcome:
+    def _link(self, probe: Probe, programs: Sequence[Program], load_only: bool) -> Outcome:
         """In the order in which they were attached first: the return before the entry."""
         function = programs[0].function
         try:
             for program in programs:
-                self._attachments.keep(program, link(self._kernel, program))
+                self._attachments.keep(program, None if load_only else link(self._kernel, program))
         except NotAttached as refusal:
             self._attachments.detach([probe.name])
             return Outcome(probe, function, refusal.state, reason=f"{programs[0].kind}: {refusal.reason}")
         return Outcome(probe, function, ATTACHED, kind_of_probe(programs[-1]))
 
-    def _load(self, probes: Container[str], config: Config) -> list[Outcome]:
+    def _load(self, probes: Container[str], config: Config, load_only: bool) -> list[Outcome]:
         try:
             kernel = watched_kernel(config)  # its BTF was let go of
             plan, left_out = choose(kernel, config)
             plan = replace(plan, targets=tuple(target for target in plan.targets if target.probe in probes))
-            outcomes = attach_more(kernel, config, plan, self._attachments) if plan.targets else []
+            outcomes = attach_more(kernel, config, plan, self._attachments, load_only) if plan.targets else []
         except StartError as error:
             raise Refused(str(error)) from None
         kernel.symbols.close()
@@ -156,6 +161,9 @@ class _Helper:
 def _switch_statistics_on(channel: socket.socket) -> None:
     try:
         fd = syscall.enable_statistics()
+    except PermissionError:
+        message.send_statistics(channel, None)
+        return
     except OSError as error:
         raise Refused(f"BPF statistics: {error.strerror}") from None
     try:

@@ -34,7 +34,13 @@ def for_report(config: Config) -> Config:
     probes = dataclasses.replace(config.probes, groups={group.name: True for group in GROUPS})
     histograms = Histograms(migration_phases=True)
     return dataclasses.replace(
-        config, limits=limits, probes=probes, histograms=histograms, kubernetes=Kubernetes(), slurm=Slurm()
+        config,
+        limits=limits,
+        probes=probes,
+        histograms=histograms,
+        kubernetes=Kubernetes(),
+        slurm=Slurm(),
+        series_from_zero=Seconds(0.0),
     )
 
 

@@ -17,14 +17,14 @@ from hmm_exporter.bpf.watch import attach_probes
 from hmm_exporter.catalog.probes import GROUPS, PROBES
 from hmm_exporter.config import Config, Probes, Seconds
 from hmm_exporter.governor import governor as governors
-from hmm_exporter.governor.governor import Governor, bits
+from hmm_exporter.governor.governor import Governor
 from hmm_exporter.governor.policy import WINDOW_SECONDS
 from hmm_exporter.kernel.simulated import simulated_kernel
 from hmm_exporter.metrics.exporter import program_runs
 from hmm_exporter.metrics.scrape import Scrape
 from hmm_exporter.privileged.client import Client
 from hmm_exporter.privileged.helper import start
-from hmm_exporter.probing import Probing
+from hmm_exporter.probing import Probing, bits
 from tests.exposition import Samples
 from tests.process import SIMULATOR, Exporter, issue_exactly
 
@@ -39,7 +39,7 @@ class Watched:
     def __init__(self, attachments: Attachments, client: Client, limit: float) -> None:
         self.attachments = attachments
         scrape = Scrape(simulated_kernel(Path(SIMULATOR)), CONFIG, attachments, ready_seconds=0)
-        self.probing = Probing(CONFIG, attachments, client, scrape.paused)
+        self.probing = Probing(CONFIG, attachments, client, scrape)
         self.governor = Governor(limit, self.probing, attachments, scrape)
         self._registry = CollectorRegistry()
         self._registry.register(scrape)

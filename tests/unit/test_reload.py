@@ -117,24 +117,26 @@ def test_a_mistake_of_ours_is_a_refusal_too_and_its_details_are_for_the_log(
     assert "please report it" in caplog.text
 
 
-def test_they_are_done_one_after_the_other() -> None:
+def test_however_often_it_is_asked_for_meanwhile_one_more_follows() -> None:
     file = File()
-    inside, most = 0, 0
+    begun, go_on = threading.Event(), threading.Event()
 
-    def count() -> None:
-        nonlocal inside, most
-        inside += 1
-        most = max(most, inside)
+    def wait() -> None:
+        begun.set()
+        assert go_on.wait(10)
+
+    file.in_take = wait
+    before = threading.active_count()
+    file.reload.soon()
+    assert begun.wait(10)
+    for _ in range(1000):
+        file.reload.soon()
+    assert threading.active_count() <= before + 2
+    assert file.reload() == "a reload is under way"
+    go_on.set()
+    while threading.active_count() > before:
         time.sleep(0.01)
-        inside -= 1
-
-    file.in_take = count
-    threads = [threading.Thread(target=file.reload) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (most, len(file.taken)) == (1, 8)
+    assert len(file.taken) == 2
 
 
 def test_the_same_file_again_is_a_success_that_changes_nothing() -> None:

@@ -16,16 +16,21 @@ from hmm_exporter.catalog import tables
 from hmm_exporter.catalog.probes import GROUPS, PROBES
 from hmm_exporter.config import Config, Probes
 from hmm_exporter.governor import governor as governors
-from hmm_exporter.governor.governor import GRACE_SECONDS, Governor, begins, bits
+from hmm_exporter.governor.governor import GRACE_SECONDS, Governor
 from hmm_exporter.governor.policy import WINDOW_SECONDS
 from hmm_exporter.metrics.books import IN_MIGRATION
 from hmm_exporter.metrics.exporter import Runs
-from hmm_exporter.privileged.message import Refused
+from hmm_exporter.privileged.message import Busy, Refused
+from hmm_exporter.probing import begins, bits
 from tests.unit.bpf.in_memory import map_set
 from tests.unit.metrics.exposed import samples
 from tests.unit.metrics.test_scrape import World
 
-GAUGES = {"hmm_exporter_bpf_cpu_measured": set[str](), "hmm_exporter_group_shed": {"group"}}
+GAUGES = {
+    "hmm_exporter_bpf_cpu_measured": set[str](),
+    "hmm_exporter_group_shed": {"group"},
+    "hmm_exporter_helper_up": set[str](),
+}
 COUNTERS = {"hmm_exporter_bpf_cpu_seconds": set[str](), "hmm_exporter_sheds": {"group"}}
 """The contract."""
 
@@ -42,9 +47,11 @@ class Attaching:
         self.refusal = ""
         self.asked: list[tuple[str, frozenset[str]]] = []
         self.fds: list[int] = []
+        self.can_attach = True
         self.busy = False
 
     def statistics(self) -> int | None:
+        self._at_once()
         if not self.permitted:
             return None
         self.fds.append(os.open(os.devnull, os.O_RDONLY))
@@ -52,6 +59,7 @@ class Attaching:
 
     def shed(self, probes: Collection[str], reason: str) -> None:
         assert "limits.cpu (1% of a CPU)" in reason
+        self._at_once()
         if not probes:
             return
         again = all(each.state == SHED for each in self.outcomes if each.probe.name in probes)
@@ -59,10 +67,15 @@ class Attaching:
         self._become(probes, SHED)
 
     def take_back(self, probes: Collection[str]) -> None:
+        self._at_once()
         if self.refusal:
             raise Refused(self.refusal)
         self.asked.append(("take back", frozenset(probes)))
         self._become(probes, ATTACHED)
+
+    def _at_once(self) -> None:
+        if self.busy:
+            raise Busy("a reload is under way")
 
     def _become(self, probes: Collection[str], state: str) -> None:
         self.outcomes = [replace(o, state=state) if o.probe.name in probes else o for o in self.outcomes]
@@ -199,14 +212,12 @@ def test_while_it_is_shed_metrics_say_so_and_its_own_are_absent(node: Node) -> N
     assert "hmm_range_faults" not in {family.name for family in node.world.scrape.collect()}
 
 
-def test_it_is_taken_back_whole_and_what_had_arrived_on_devices_is_forgotten(node: Node) -> None:
+def test_it_is_taken_back_whole(node: Node) -> None:
     node.shed("migrate_vma_setup")
     node.round(1)
-    node.world.bpf.arrive(7, 9, 1)
     node.governor.limit(0)
     node.round(1)
     assert node.attaching.asked[-1] == ("take back", MIGRATION | {"migrate_vma_setup"})
-    assert node.world.bpf.maps["arrival_map"].rows == node.world.bpf.maps["resident_map"].rows == {}
     assert (node.group("group_shed", "migration"), node.group("sheds_total", "migration")) == (0, 1)
     assert "hmm_migrations_started" in {family.name for family in node.world.scrape.collect()}
 
@@ -299,3 +310,23 @@ def test_a_round_in_which_a_map_cannot_be_read_is_logged_and_the_next_one_goes_o
     assert "cannot see what watching costs" in caplog.text
     node.shed("hmm_range_fault")
     assert node.group("group_shed", "range_fault") == 1
+
+
+def test_while_a_reload_is_under_way_it_waits_for_another_round(node: Node) -> None:
+    node.attaching.busy = True
+    node.shed("hmm_range_fault")
+    assert node.attaching.asked == []
+    node.attaching.busy = False
+    node.shed("hmm_range_fault")
+    assert node.group("group_shed", "range_fault") == 1
+
+
+def test_without_the_helper_nothing_is_shed_that_could_not_come_back(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.attaching.can_attach = False
+    node.shed("hmm_range_fault")
+    node.shed("hmm_range_fault")
+    assert node.attaching.asked == []
+    assert caplog.text.count("the helper has ended") == 1
+    assert node.found()[("hmm_exporter_helper_up", frozenset())] == 0

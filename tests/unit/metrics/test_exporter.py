@@ -247,8 +247,8 @@ verified_insns:\t120
 @pytest.mark.parametrize(
     ("fdinfo", "runs"),
     [
-        (FDINFO, Runs(789, 123456, 3)),
-        (FDINFO.replace("recursion_misses", "something_new"), Runs(789, 123456, 0)),
+        (FDINFO, Runs(789, 123456, 3, 42)),
+        (FDINFO.replace("recursion_misses", "something_new"), Runs(789, 123456, 0, 42)),
         ("pos:\t0\nflags:\t02000000\n", Runs(0, 0, 0)),
     ],
     ids=["6.1", "5.11", "no-program"],

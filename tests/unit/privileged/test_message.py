@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +16,7 @@ from hmm_exporter.bpf.plan import ATTACHED, DENIED, Outcome
 from hmm_exporter.catalog.probes import GROUPS, PROBES
 from hmm_exporter.privileged import message
 from hmm_exporter.privileged.client import Client
-from hmm_exporter.privileged.message import Attach, Attached, Refused, Statistics
+from hmm_exporter.privileged.message import Attach, Attached, Busy, Refused, Statistics
 
 Channel = tuple[socket.socket, socket.socket]
 
@@ -27,7 +29,12 @@ def channel() -> Iterator[Channel]:
 
 
 @pytest.mark.parametrize(
-    "request_", [Statistics(), Attach(["hmm_range_fault"], ["range_fault", "migration"], ["huge_fault"][:0])]
+    "request_",
+    [
+        Statistics(),
+        Attach(["hmm_range_fault"], ["range_fault", "migration"], []),
+        Attach([], [], ["hmm_range_fault"], load_only=True),
+    ],
 )
 def test_a_request_arrives_as_it_was_sent(channel: Channel, request_: message.Request) -> None:
     message.send_request(channel[0], request_)
@@ -57,6 +64,8 @@ def test_when_the_daemon_has_ended_nobody_asks(channel: Channel) -> None:
         b'{"attach": [[1], [2], [3]]}',
         b'{"attach": ["hmm_range_fault", [], []]}',
         b'{"attach": [[], [], []], "statistics": []}',
+        b'{"load": [["no_such_probe"], [], []]}',
+        b'{"attach": [[], [], []], "load": [[], [], []]}',
         b'{"statistics": [1]}',
         b'{"statistics": [], "path": "/etc/shadow"}',
     ],
@@ -126,7 +135,62 @@ def test_a_refusal_is_told_with_its_reason(channel: Channel) -> None:
     client = Client(channel[0], patience=10)
     message.send_refusal(channel[1], "loader: killed by SIGKILL while compiling")
     with pytest.raises(Refused, match="loader: killed by SIGKILL while compiling"):
-        client.attach(["hmm_range_fault"], [], [])
+        client.attach(Attach(["hmm_range_fault"], [], []))
+
+
+def test_of_what_cannot_be_taken_over_whole_nothing_is(channel: Channel) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    program = Program(PROBES[0].name, PROBES[0].programs[0], "fentry", 0, "migrate_vma_setup")
+    message.send_attached(channel[1], Attached([], [(program, 1)] * 20))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before + 7, hard))
+    try:
+        with pytest.raises(Refused, match="too many files are open"):
+            message.receive_attached(channel[0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("data", [b"{", b"{}", b"[]", b'{"fds": 0, "outcomes": [["no_such_probe", "", "", "", ""]]}'])
+def test_an_answer_of_another_kind_is_the_end_of_the_helper(channel: Channel, data: bytes) -> None:
+    client = Client(channel[0], patience=10)
+    channel[1].send(data)
+    with pytest.raises(Refused, match="the helper has ended"):
+        client.attach(Attach([], [], []))
+    assert not client.alive
+
+
+def test_statistics_that_are_not_permitted_are_none(channel: Channel) -> None:
+    message.send_statistics(channel[1], None)
+    assert Client(channel[0], patience=10).statistics() is None
+
+
+def test_whether_the_helper_is_there_is_known_without_asking(channel: Channel) -> None:
+    client = Client(channel[0], patience=10)
+    assert client.alive
+    channel[1].close()
+    assert not client.alive
+
+
+def test_who_asks_while_another_waits_for_an_answer_is_told_so_at_once(channel: Channel) -> None:
+    client = Client(channel[0], patience=10)
+    refusals: list[str] = []
+
+    def ask() -> None:
+        try:
+            client.attach(Attach([], [], []))
+        except Refused as refusal:
+            refusals.append(str(refusal))
+
+    waiting = threading.Thread(target=ask)
+    waiting.start()
+    message.receive_request(channel[1])  # it has asked
+    with pytest.raises(Busy):
+        client.statistics()
+    client.close()  # which ends the waiting, too
+    waiting.join()
+    assert refusals == ["the helper has ended: only a restart attaches probes again"]
 
 
 def test_of_a_helper_that_has_ended_only_a_restart_helps(channel: Channel) -> None:
@@ -140,8 +204,8 @@ def test_of_a_helper_that_has_ended_only_a_restart_helps(channel: Channel) -> No
 def test_a_helper_that_does_not_answer_is_given_up(channel: Channel) -> None:
     client = Client(channel[0], patience=0.05)
     with pytest.raises(Refused, match="did not answer in time"):
-        client.statistics()
+        client.attach(Attach([], [], []))
     with pytest.raises(Refused, match="the helper has ended"):
         client.statistics()
-    assert message.receive_request(channel[1]) == Statistics()
+    assert message.receive_request(channel[1]) == Attach([], [], [])
     assert message.receive_request(channel[1]) is None
