@@ -27,14 +27,23 @@ _METRICS = with_process_labels(METRICS, ["pid"])
 
 
 def for_report(config: Config) -> Config:
-    """``config`` with all groups of probes, all histograms, and rows that stay to the end, by process id."""
+    """``config`` with all groups of probes, all histograms, and rows that stay to the end, by process id.
+
+    A person reads it, and reads it once: nothing is 0 first.
+    """
     limits = dataclasses.replace(
         config.limits, processes=max(config.limits.processes, _PROCESSES), series=_SERIES, idle_ttl=Seconds(0.0)
     )
     probes = dataclasses.replace(config.probes, groups={group.name: True for group in GROUPS})
     histograms = Histograms(migration_phases=True)
     return dataclasses.replace(
-        config, limits=limits, probes=probes, histograms=histograms, kubernetes=Kubernetes(), slurm=Slurm()
+        config,
+        limits=limits,
+        probes=probes,
+        histograms=histograms,
+        series_from_zero=Seconds(0.0),
+        kubernetes=Kubernetes(),
+        slurm=Slurm(),
     )
 
 
