@@ -38,6 +38,13 @@ class Beginnings:
         self._known: frozenset[Series] = frozenset()
         self._since: dict[Series, float] = {}
 
+    def staying(self) -> Collection[Series]:
+        """Series that may not go now, though their rows have ended: nobody has seen what they have counted.
+
+        Who only looks is no reason for any to go.
+        """
+        return self._known if _looking.get() else self._since.keys()
+
     def new(self, series: Sequence[Series], now: float) -> Collection[Series]:
         """Those of the *series* of a collection that are to be shown at 0. ``now`` is of a clock that does not jump."""
         if _looking.get():

@@ -143,12 +143,14 @@ class Collector:
             known = booked_as.get((name, labels))
             fits = taken + selected.series <= limit
             book(name, labels, known or (labels if fits else selected.as_other(labels)), words)
+        staying = self._beginnings.staying()
         for name, its in self._ended.items():
             # What ended before its label set was shown is where that is now.
             ended: Sums = {}
             for labels, words in its.items():
                 _add(ended, booked_as.get((name, labels), labels), words)
-            self._ended[name] = _keep(self._selected[name], ended, sums[name])
+            there = sums[name].keys() | {labels for labels in ended if (name, labels) in staying}
+            self._ended[name] = _keep(self._selected[name], ended, there)
             for labels, words in self._ended[name].items():
                 book(name, labels, labels, words)
         self._booked_as = booked_as

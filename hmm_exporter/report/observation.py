@@ -27,7 +27,10 @@ _METRICS = with_process_labels(METRICS, ["pid"])
 
 
 def for_report(config: Config) -> Config:
-    """``config`` with all groups of probes, all histograms, and rows that stay to the end, by process id."""
+    """``config`` with all groups of probes, all histograms, and rows that stay to the end, by process id.
+
+    A person reads it, and reads it once: nothing is 0 first.
+    """
     limits = dataclasses.replace(
         config.limits, processes=max(config.limits.processes, _PROCESSES), series=_SERIES, idle_ttl=Seconds(0.0)
     )
@@ -38,9 +41,9 @@ def for_report(config: Config) -> Config:
         limits=limits,
         probes=probes,
         histograms=histograms,
+        series_from_zero=Seconds(0.0),
         kubernetes=Kubernetes(),
         slurm=Slurm(),
-        series_from_zero=Seconds(0.0),
     )
 
 

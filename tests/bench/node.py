@@ -30,7 +30,7 @@ from hmm_exporter.catalog import tables, values
 from hmm_exporter.catalog.probes import PROBES
 from hmm_exporter.catalog.tables import Kind, Table
 from hmm_exporter.catalog.values import Class, DeviceFunction, Failure, Intent, RangeFunction, Trigger
-from hmm_exporter.config import Config, Host, Kubernetes, Limits
+from hmm_exporter.config import Config, Host, Kubernetes, Limits, Seconds
 from hmm_exporter.daemon import State
 from hmm_exporter.kernel.iomem import Iomem
 from hmm_exporter.kernel.simulated import simulated_kernel
@@ -148,6 +148,7 @@ def scrape_of(folder: Path, processes: int, shards: int) -> Scrape:
     files = HostFiles(folder)
     config = Config(
         limits=Limits(processes=max(processes, Limits().processes), series=100_000),
+        series_from_zero=Seconds(0.0),  # as after the first minute: zeros are shorter
         kubernetes=Kubernetes(enabled=True),
         host=Host(str(files.cgroup), str(files.container_logs)),
     )

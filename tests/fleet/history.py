@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from hmm_exporter.catalog.probes import PROBES
 from hmm_exporter.catalog.values import DEVICE_NONE, Class, Failure, Intent, RangeFunction, Trigger
 from hmm_exporter.config import Config, Limits, Seconds
 from hmm_exporter.kernel.symbols import Symbols
+from hmm_exporter.metrics.beginnings import looking
 from hmm_exporter.metrics.scrape import Scrape
 from tests.exposition import Labels, labels
 from tests.fleet.programs import Programs
@@ -33,6 +34,10 @@ STEP = 15
 """Seconds from one sweep to the next, as in the daemon, and between two scrapes of which none is left out."""
 STEPS = 120
 MOST_LEFT_OUT = 2
+FROM_ZERO = 60.0
+"""Longer than there is no scrape."""
+QUIET_STEPS = 8
+"""Longer than that, and than until the next scrape."""
 PAGE = 4096
 
 STARTED = "hmm_migrations_started_total"
@@ -57,7 +62,6 @@ _OWNERS = {
 }
 _DRIVERS = {0xFFFFFFFFC0110000: "amdgpu", 0xFFFFFFFFC0210000: "xe", 0xFFFFFFFFC0210008: "xe"}
 _COMMS = {comm(f"process-{number}"): f"process-{number}" for number in range(9)}
-_NAMES: dict[int | bytes, str] = dict([*_OWNERS.items(), *_DRIVERS.items(), *_COMMS.items()])
 _LIMITS = Limits(owners=4, drivers=2, processes=4)
 _ROOM = (10, 60, 2000)
 """Series that limits.series leaves beside those that always exist."""
@@ -87,7 +91,7 @@ class History:
 class Daemon:
     """From a start to its end, with a clock that the test moves."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
+    def __init__(self, folder: Path, clock: Callable[[], float], from_zero: float) -> None:
         self._stack = contextlib.ExitStack()
         bpf, self.maps = self._stack.enter_context(map_set(_LIMITS))
         self.programs = Programs(bpf)
@@ -96,12 +100,13 @@ class Daemon:
         attachments = Attachments()
         attachments.maps = self.maps
         attachments.outcomes = [Outcome(probe, probe.name, ATTACHED, "fentry") for probe in PROBES]
-        self._config = Config(limits=_LIMITS, series_from_zero=Seconds(0.0))
+        self._config = Config(limits=_LIMITS, series_from_zero=Seconds(from_zero))
         self.scrape = Scrape(kernel, self._config, attachments, ready_seconds=1, metrics=_EXPOSED, clock=clock)
         self.collector = self.scrape._collector
         assert self.scrape._idle
         self.idle = self.scrape._idle
-        self.exposition()
+        with looking():
+            self.exposition()
         held_back = _LIMITS.series - self.collector.series_limit
         self._always = self.collector.series + held_back
         self.reload(_ROOM[1], _TTLS[0])
@@ -129,12 +134,12 @@ class _Node:
         self._dice = dice
         self._awake: list[int | bytes] = []
         self.truth: Truth = Counter()
-        self.resting: set[str] = set()
-        """Names of those whose rows have ended since the latest scrape; they do nothing before the next one."""
 
-    def act(self, programs: Programs) -> None:
+    def act(self, programs: Programs, back: Collection[int | bytes] = ()) -> None:
+        """Some do something, of whom are awake, and of those who are *back*."""
         if not self._awake or self._dice.random() < 0.15:
             self._awake = [*self._some(_OWNERS, 3), *self._some(_DRIVERS, 2), *self._some(_COMMS, 4)]
+        self._awake += sorted(back, key=repr)
         for _ in range(self._dice.choice((0, 1, 5, 20))):
             self._dice.choice((self._migrate, self._migrate, self._mirror))(programs)
 
@@ -143,7 +148,7 @@ class _Node:
         return chosen
 
     def _who(self, names: dict[int, str] | dict[bytes, str]) -> int | bytes | None:
-        there = [each for each in self._awake if each in names and _NAMES[each] not in self.resting]
+        there = [each for each in self._awake if each in names]
         return self._dice.choice(there) if there else None
 
     def _migrate(self, programs: Programs) -> None:
@@ -183,42 +188,77 @@ class _Node:
         self.truth[metric, labels(**its)] += amount
 
 
-def live(folder: Path, seed: int, start: int, spoil: Callable[[Daemon], None] = lambda daemon: None) -> History:
-    """A history, by the clock from *start* on. *spoil* plants a fault in each daemon."""
-    dice, history, now = random.Random(seed), History(), float(start)
-    node = _Node(dice)
+class _Life:
+    """What `live` does, as its steps."""
 
-    def started() -> Daemon:
-        made = Daemon(folder, lambda: now)
-        spoil(made)
-        return made
+    def __init__(self, folder: Path, seed: int, start: int, from_zero: float, spoil: Callable[[Daemon], None]) -> None:
+        self._folder, self._from_zero, self._spoil = folder, from_zero, spoil
+        self._dice, self._now = random.Random(seed), float(start)
+        self._node = _Node(self._dice)
+        self.history = History()
+        self._start()
 
-    daemon, restarted, left_out = started(), False, 0
-    history.scrapes.append(Scraped(start, daemon.exposition(), Counter(), True))
-    for _ in range(STEPS):
-        node.act(daemon.programs)
-        now += STEP
-        before = daemon.admitted()
-        daemon.scrape.sweep()
-        ended = before - daemon.admitted()
-        node.resting |= {_NAMES[each] for each in ended}
-        history.happened["ended"] += len(ended)
-        if dice.random() < 0.05:
-            daemon.reload(dice.choice(_ROOM), dice.choice(_TTLS))
-            history.happened["reload"] += 1
-        if dice.random() < 0.02:
-            history.happened["overflow"] += daemon.programs.overflow
-            daemon.close()
-            daemon, restarted = started(), True
-            node.truth, node.resting = Counter(), set()
-            history.happened["restart"] += 1
-            node.act(daemon.programs)
-        if left_out < MOST_LEFT_OUT and dice.random() < 0.15:
-            left_out += 1
-            continue
-        history.scrapes.append(Scraped(int(now), daemon.exposition(), node.truth, restarted))
-        node.truth, node.resting = Counter(), set()
-        restarted, left_out = False, 0
-    history.happened["overflow"] += daemon.programs.overflow
-    daemon.close()
-    return history
+    def _start(self) -> None:
+        self._daemon = Daemon(self._folder, lambda: self._now, self._from_zero)
+        self._spoil(self._daemon)
+        self._node.truth = Counter()
+        self._ended: set[int | bytes] = set()  # since the latest scrape
+        self._restarted = True
+
+    def _end(self) -> None:
+        for _ in range(QUIET_STEPS if self._from_zero else 0):
+            self._sweep()
+            self._scrape()
+        self.history.happened["overflow"] += self._daemon.programs.overflow
+        self._daemon.close()
+
+    def _scrape(self) -> None:
+        exposition = self._daemon.exposition()
+        self.history.scrapes.append(Scraped(int(self._now), exposition, self._node.truth, self._restarted))
+        self.history.happened["anew"] += len(self._ended & self._daemon.admitted())
+        self._node.truth, self._restarted = Counter(), False
+        self._ended.clear()
+
+    def _sweep(self) -> None:
+        self._now += STEP
+        before = self._daemon.admitted()
+        self._daemon.scrape.sweep()
+        ended = before - self._daemon.admitted()
+        self._ended |= ended
+        self.history.happened["ended"] += len(ended)
+
+    def live(self) -> None:
+        dice, happened, left_out = self._dice, self.history.happened, 0
+        self._scrape()
+        for _ in range(STEPS):
+            self._node.act(self._daemon.programs)
+            self._sweep()
+            if dice.random() < 0.3:
+                self._node.act(self._daemon.programs, self._ended)
+            if dice.random() < 0.05:
+                self._daemon.reload(dice.choice(_ROOM), dice.choice(_TTLS))
+                happened["reload"] += 1
+            if dice.random() < 0.02:
+                self._end()
+                self._now += STEP
+                self._start()
+                happened["restart"] += 1
+                self._node.act(self._daemon.programs)
+            if left_out < MOST_LEFT_OUT and dice.random() < 0.15:
+                left_out += 1
+                continue
+            self._scrape()
+            left_out = 0
+        self._end()
+
+
+def live(
+    folder: Path, seed: int, start: int, from_zero: float = 0.0, spoil: Callable[[Daemon], None] = lambda daemon: None
+) -> History:
+    """A history, by the clock from *start* on. *spoil* plants a fault in each daemon.
+
+    With *from_zero*, for which new series are shown at 0, it is quiet before each daemon's end.
+    """
+    life = _Life(folder, seed, start, from_zero, spoil)
+    life.live()
+    return life.history

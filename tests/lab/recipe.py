@@ -49,8 +49,11 @@ BOOT_PACKAGES = (
     "bpftool", "bpftrace", "curl", "iproute2", "kmod", "procps", "python3-bpfcc", "python3-prometheus-client",
     "python3-yaml", "qemu-guest-agent",
 )  # fmt: skip
-#: For what a fleet runs the exporter under: systemd, and the container runtime of Kubernetes.
-_FLEET_PACKAGES = ("containerd", "dbus", "libcap2-bin", "python3-grpcio", "runc", "systemd", "systemd-sysv")
+#: For what a fleet runs the exporter under: systemd, with all that `make install` would else fetch, and the container
+#: runtime of Kubernetes.
+_FLEET_PACKAGES = (
+    "containerd", "dbus", "libcap2-bin", "python3-bcrypt", "python3-grpcio", "runc", "systemd", "systemd-sysv",
+)  # fmt: skip
 _COMPILER = ("binutils", "gcc", "libc6-dev", "make", "xz-utils", "zstd")
 _KERNEL_COMPILER = (*_COMPILER, "bc", "bison", "dwarves", "flex", "kmod", "libelf-dev", "python3-minimal")
 

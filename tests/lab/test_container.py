@@ -55,7 +55,8 @@ def node(image: ContainerImage) -> Iterator[Node]:
     with VirtualMachine(disks=[image.disk]) as machine:
         node = Node(machine)
         others = [probe.name for probe in PROBES if probe.name not in FEW]
-        node.configure(pods.configuration() | SLOWLY | {"probes": {"groups": {"per_page": True}}})
+        at_once = {"series_from_zero": 0}
+        node.configure(pods.configuration() | SLOWLY | at_once | {"probes": {"groups": {"per_page": True}}})
         node.configure(SLOWLY | {"probes": {"attach": "fentry"}}, "fentry.yaml")
         node.configure(SLOWLY | {"probes": {"exclude": others}}, "few.yaml")
         yield node

@@ -26,7 +26,8 @@ INSTALLED_DROP_INS = "/usr/local/share/hmm-exporter"
 DROP_INS = "/etc/systemd/system/hmm-exporter.service.d"
 # With the machine's processor emulated and the host busy, LLVM takes its time.
 PATIENT_SERVICE = "[Service]\nTimeoutStartSec=600s\n"
-PATIENT_LOADER = "loader: {timeout: 300s}\n"
+#: And shows at once what it has counted.
+PATIENT = "loader: {timeout: 300s}\nseries_from_zero: 0\n"
 PAGES = 64
 
 
@@ -86,7 +87,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         machine.run("echo never > /sys/kernel/mm/transparent_hugepage/enabled")
         # All that it needs is in this system, so nothing is fetched.
         machine.run("/root/checkout/scripts/install.sh install", timeout=300)
-        machine.run("cat > /etc/hmm-exporter/config.yaml", stdin=PATIENT_LOADER.encode())
+        machine.run("cat > /etc/hmm-exporter/config.yaml", stdin=PATIENT.encode())
         yield Service(machine)
 
 
