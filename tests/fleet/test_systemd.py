@@ -57,13 +57,13 @@ def install(tmp_path: Path) -> Install:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A root with this machine's own units and ours, and a program for them to start."""
+    """A root with this machine's own units and ours, and the programs that they start."""
     shutil.copytree("/usr/lib/systemd/system", tmp_path / "usr/lib/systemd/system", symlinks=True)
     for name in (SERVICE, SOCKET):
         write(tmp_path / UNITS / name, (ROOT / "deploy/systemd" / name).read_text())
-    program = tmp_path / "usr/local/bin/hmm-exporter"
-    write(program, "#!/bin/sh\n")
-    program.chmod(0o755)
+    for program in (tmp_path / "usr/local/bin/hmm-exporter", tmp_path / "usr/bin/kill"):
+        write(program, "#!/bin/sh\n")
+        program.chmod(0o755)
     return tmp_path
 
 
