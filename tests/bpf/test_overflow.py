@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What finds no row is booked as `other`: totals stay exact, and it is said how much it was."""
+"""What finds no row is booked as `other`: totals stay exact, and it is said how much it was.
+
+The same where a map is full: of failures, stacks, arrivals, threads.
+"""
 
 from __future__ import annotations
 
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +16,7 @@ import pytest
 
 from tests.bpf import expected
 from tests.exposition import Labels, Samples
-from tests.process import Exporter, issue_exactly
+from tests.process import SIMULATOR, Exporter, issue_exactly
 
 EVENTS = 5000
 OPEN_LABELS = ("pgmap_owner", "device", "driver", "comm", "caller")
@@ -26,10 +30,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, An
         yield issue_exactly(EVENTS), exporter.scrape()
 
 
-def _without_open_labels(counts: dict[Labels, float] | Counter[Labels]) -> Counter[Labels]:
+def _without_open_labels(
+    counts: dict[Labels, float] | Counter[Labels], labels: tuple[str, ...] = OPEN_LABELS
+) -> Counter[Labels]:
     summed: Counter[Labels] = Counter()
     for its, value in counts.items():
-        summed[frozenset((name, text) for name, text in its if name not in OPEN_LABELS)] += int(value)
+        summed[frozenset((name, text) for name, text in its if name not in labels)] += int(value)
     return summed
 
 
@@ -89,3 +95,55 @@ def test_above_the_limit_of_series_new_label_sets_are_booked_as_other(tmp_path: 
     for name in samples.names():
         if name.startswith("hmm_") and not name.startswith("hmm_exporter_"):
             assert again.named(name) == samples.named(name), "nothing moves between series"
+
+
+# The least that there may be.
+CAPACITIES = {"threads": 64, "arrivals": 1024, "stacks": 16, "failures": 64}
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, Any], Samples, int, Samples]]:
+    """What was issued and exposed; how many migrations of too many threads came then, and what they added."""
+    with Exporter(tmp_path_factory.mktemp("full"), {"maps": CAPACITIES}) as exporter:
+        issued, first = issue_exactly(EVENTS), exporter.scrape()
+        # Each lasts some 40 ms, so that twice as many threads as there is room for are inside of one.
+        options = {"--threads": 256, "--rate": 3000, "--seconds": 2, "--scenario": "warm-up"}
+        command = [str(SIMULATOR), "run", *(str(word) for option in options.items() for word in option)]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        last = exporter.scrape()
+        assert last.get("hmm_exporter_books_balanced") == first.get("hmm_exporter_books_balanced") == 1
+        yield issued, first, int(said.partition(" migrations")[0].split()[-1]), last.since(first)
+
+
+def test_where_the_map_of_failures_is_full_each_is_counted_without_its_errno(
+    full: tuple[dict[str, Any], Samples, int, Samples],
+) -> None:
+    issued, samples, _, _ = full
+    assert samples.get("hmm_exporter_label_overflow_events_total", map="failure") > 0
+    owners = dict.fromkeys({event["owner"] for event in issued["migrations"]}, "any")
+    open_labels = (*OPEN_LABELS, "errno", "fault")
+    for name, counts in expected.counters(issued, owners):
+        if name in samples.names():
+            found = _without_open_labels(samples.nonzero(name), open_labels)
+            assert found == _without_open_labels(counts, open_labels), name
+
+
+def test_where_the_maps_of_stacks_and_of_arrivals_are_full_that_is_counted(
+    full: tuple[dict[str, Any], Samples, int, Samples],
+) -> None:
+    issued, samples, _, _ = full
+    lost = samples.get("hmm_exporter_label_overflow_events_total", map="arrival")
+    assert lost > 0
+    assert samples.sum("hmm_range_fault_ebusy_callers_total", caller="other") > 0
+    unknown = sum(each["count"] for each in issued["returns"] if each["result"] == "unknown")
+    assert unknown < samples.get("hmm_exporter_residency_misses_total") <= unknown + lost
+
+
+def test_where_the_map_of_threads_is_full_each_migration_is_counted_as_missed(
+    full: tuple[dict[str, Any], Samples, int, Samples],
+) -> None:
+    _, _, migrations, added = full
+    missed = added.sum("hmm_exporter_probe_missed_total", probe="migrate_vma_setup")
+    assert 0 < missed < migrations
+    assert added.sum("hmm_migrations_started_total") == migrations
+    assert added.get("hmm_exporter_migrations_abandoned_total") == missed
