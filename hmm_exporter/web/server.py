@@ -10,10 +10,12 @@ longest makes room, so that health is always answered; one that is being answere
 
 from __future__ import annotations
 
+import _thread
 import selectors
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import cast
@@ -78,7 +80,8 @@ class Server:
     ) -> None:
         self._gate = Gate(Routes(telemetry_path, registry, status))
         self._listeners = list(listeners)
-        self._connections: set[Connection] = set()
+        # Each belongs to its thread: one that could not begin, because no memory was left, takes it with it.
+        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._told: dict[str, float] = {}
         self._changed = threading.Condition()
         self._closing = threading.Event()
@@ -153,12 +156,18 @@ class Server:
             for listener in (*self._listeners, self._woken):
                 selector.register(listener, selectors.EVENT_READ)
             while not self._closing.is_set():
-                for key, _ in selector.select():
-                    if key.fileobj is self._woken:
-                        self._woken.recv(_MAX_KNOCKS)
-                        self._answered.set()
-                    else:
-                        self._accept(cast(socket.socket, key.fileobj))
+                try:
+                    self._attend(selector)
+                except MemoryError:  # whatever else fails for want of it, this thread goes on
+                    time.sleep(_PAUSE)
+
+    def _attend(self, selector: selectors.BaseSelector) -> None:
+        for key, _ in selector.select():
+            if key.fileobj is self._woken:
+                self._woken.recv(_MAX_KNOCKS)
+                self._answered.set()
+            else:
+                self._accept(cast(socket.socket, key.fileobj))
 
     def _accept(self, listener: socket.socket) -> None:
         if len(self._connections) >= _MAX_CONNECTIONS and not self._make_room():
@@ -177,7 +186,8 @@ class Server:
         with self._changed:
             self._connections.add(connection)
         try:
-            threading.Thread(target=self._converse, args=(connection,), name="web-client", daemon=True).start()
+            # Not threading.Thread, which waits for it to begin: for ever, where it then has no memory to.
+            _thread.start_new_thread(self._converse, (connection,))
         except RuntimeError as error:  # no more threads
             self._tell("cannot answer a client", client=client, error=str(error))
             self._forget(connection)
@@ -211,10 +221,10 @@ class Server:
             self._forget(connection)
 
     def _forget(self, connection: Connection) -> None:
+        connection.close()
         with self._changed:
             self._connections.discard(connection)
             self._changed.notify_all()
-        connection.close()
 
     def _tell(self, message: str, **fields: object) -> None:
         now = time.monotonic()

@@ -16,7 +16,7 @@ import itertools
 import logging
 import re
 import socket
-import threading
+import sys
 import time
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -92,7 +92,7 @@ class _World:
     def __init__(self, web_config: str | None) -> None:
         self.complaints = _Complaints()
         logging.getLogger().addHandler(self.complaints)
-        threading.excepthook = lambda args: self.complaints.lines.append(str(args))
+        sys.unraisablehook = lambda args: self.complaints.lines.append(str(args))
         registry = CollectorRegistry()
         registry.register(Collector())
         self.network = _Network()
@@ -143,7 +143,7 @@ def try_one(data: bytes) -> None:
     assert not world.complaints.lines, world.complaints.lines
     deadline = time.monotonic() + _PATIENCE
     # The client hears of the end a little before all is over.
-    while world.server._connections or any(each.name == "web-client" for each in threading.enumerate()):
+    while world.server._connections:
         assert time.monotonic() < deadline, "a connection or a thread stays behind"
         time.sleep(0)
     if next(world.inputs) % 1000 == 0:
