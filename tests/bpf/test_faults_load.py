@@ -12,6 +12,7 @@ import itertools
 import os
 import resource
 import socket
+import subprocess
 import threading
 import urllib.request
 from collections import Counter
@@ -221,16 +222,19 @@ def test_scrapes_while_it_reloads_are_whole_and_no_counter_that_stays_goes_down(
 
 def test_without_a_thread_for_a_connection_it_says_so_once_and_recovers(tmp_path: Path) -> None:
     # Root is not counted (RLIMIT_NPROC, getrlimit(2)); so it is somebody else, with the rights that it takes.
-    rights = ",".join(f"+{name.lower().removeprefix('cap_')}" for name in WANTED.values())
+    rights = ",".join(f"+{name.lower().removeprefix('cap_')}" for name in (*WANTED.values(), "CAP_SYS_ADMIN"))
     user = ["setpriv", "--reuid=65531", "--regid=65531", "--clear-groups", f"--inh-caps=-all,{rights}"]
     for folder in (tmp_path, *tmp_path.parents):
         folder.chmod(folder.stat().st_mode | 0o011)
     with Exporter(tmp_path, prefix=[*user, f"--ambient-caps=-all,{rights}"]) as exporter:
         survivor = Survivor(exporter)
-        with survivor.limited(resource.RLIMIT_NPROC, 1):
-            for _ in range(20):
-                with survivor.connect() as client:
-                    assert read(client) == b""
+        most = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+        limit = [*user, "prlimit", f"--pid={exporter.process.pid}"]
+        subprocess.run([*limit, "--nproc=1:"], check=True)
+        for _ in range(20):
+            with survivor.connect() as client:
+                assert read(client) == b""
+        subprocess.run([*limit, f"--nproc={'unlimited' if most == resource.RLIM_INFINITY else most}:"], check=True)
         survivor.is_well()
         assert exporter.log.count("cannot answer a client") == 1
 
@@ -239,13 +243,14 @@ def test_a_log_that_nobody_reads_any_more_costs_lines_and_nothing_else(tmp_path:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     reader, writer = os.pipe()
-    to_the_pipe = ["sh", "-c", f'exec "$@" 1>&{writer} 2>&{writer}', "sh"]
+    to_the_pipe = ["sh", "-c", f'exec "$@" >/proc/self/fd/{writer} 2>&1', "sh"]
     settings = {"web": {"listen_addresses": [f"127.0.0.1:{port}"], "enable_lifecycle": True}}
     with Starting([*to_the_pipe, *command(tmp_path, settings)], tmp_path / "log", pass_fds=[writer]) as daemon:
         os.close(writer)
         said = b""
         while b" msg=ready " not in said:
-            said += os.read(reader, 1 << 16)
+            assert (line := os.read(reader, 1 << 16)), daemon.log
+            said += line
         os.close(reader)  # from now on a line is EPIPE, and SIGPIPE
         with urllib.request.urlopen(urllib.request.Request(url + "/-/reload", method="PUT"), timeout=60) as answer:
             assert answer.read() == b"reloaded\n"
