@@ -249,7 +249,8 @@ def test_a_log_that_nobody_reads_any_more_costs_lines_and_nothing_else(tmp_path:
         os.close(writer)
         said = b""
         while b" msg=ready " not in said:
-            assert (line := os.read(reader, 1 << 16)), daemon.log
+            line = os.read(reader, 1 << 16)
+            assert line, daemon.log
             said += line
         os.close(reader)  # from now on a line is EPIPE, and SIGPIPE
         with urllib.request.urlopen(urllib.request.Request(url + "/-/reload", method="PUT"), timeout=60) as answer:

@@ -123,7 +123,7 @@ def test_no_room_for_a_thread_is_one_line(tmp_path: Path) -> None:
         assert "no thread can be started to answer by: a limit is reached (RLIMIT_NPROC, " in the_error(daemon)
 
 
-@pytest.mark.parametrize("mebibytes", [60, 100, 200])
+@pytest.mark.parametrize("mebibytes", [60, 200])
 def test_where_memory_does_not_suffice_to_compile_it_is_the_loader_that_is_named(
     tmp_path: Path, mebibytes: int
 ) -> None:
