@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whatever is killed, whenever: nothing stays in the kernel, no process stays behind, and the next start is clean.
 
-Proved with the kernel's own lists of programs, maps and links. Of the loader alone: test_failures.py; of the helper
+Proved with the kernel's own lists of programs, maps and links. Of the loader alone, and of one that serves: test_failures.py; of the helper
 alone: test_reload.py.
 """
 
@@ -64,7 +64,6 @@ MOMENTS = [
     pytest.param(compiles, id="the-loader-compiles"),
     pytest.param(between_load_and_attach, id="the-first-program-is-loaded"),
     pytest.param(amid_attaching, id="half-is-attached"),
-    pytest.param(lambda daemon: " msg=ready " in daemon.log, id="ready"),
 ]
 
 
@@ -98,7 +97,7 @@ def reload_and_wait_a_moment(daemon: Starting, folder: Path, seed: int) -> int:
     return helper
 
 
-@pytest.mark.parametrize(("number", "seed"), [(signal.SIGKILL, 1), (signal.SIGSEGV, 2), (signal.SIGKILL, 3)])
+@pytest.mark.parametrize(("number", "seed"), [(signal.SIGKILL, 1), (signal.SIGSEGV, 2)])
 def test_a_daemon_that_is_killed_while_it_reloads_and_sweeps_takes_its_helper_with_it(
     tmp_path: Path, number: int, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
