@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whatever is killed, whenever: nothing stays in the kernel, no process stays behind, and the next start is clean.
 
-Proved with the kernel's own lists of programs, maps and links. Of the loader alone, and of one that serves: test_failures.py; of the helper
-alone: test_reload.py.
+Proved with the kernel's own lists of programs, maps and links. Of the loader alone, and of one that serves:
+test_failures.py; of the helper alone: test_reload.py.
 """
 
 from __future__ import annotations
