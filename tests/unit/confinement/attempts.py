@@ -203,7 +203,7 @@ OTHERWISE: Mapping[str, Callable[[], object]] = {
     "unshare": lambda: libc.call("unshare", CLONE_NEWUTS),
     "load": lambda: syscall.prog_load(1, bytes(16), "x"),
     "map": lambda: syscall.map_create(syscall.MAP_HASH, 4, 8, 4, "x"),
-    "attach": lambda: syscall.raw_tracepoint_open(map_fd),
+    "attach": lambda: syscall.raw_tracepoint_open(opened),
     "perf": lambda: raw("perf_event_open", 0, 0, -1, -1, 0),
     "syslog": lambda: libc.call("klogctl", 10, None, 0),  # SYSLOG_ACTION_SIZE_BUFFER
 }
