@@ -18,6 +18,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from hmm_exporter import libc
+
 # include/uapi/linux/capability.h; the last two since 5.8
 CAP_SETPCAP, CAP_SYS_ADMIN, CAP_SYSLOG, CAP_PERFMON, CAP_BPF = 8, 21, 34, 38, 39
 
@@ -29,8 +31,6 @@ _VERSION_3 = 0x20080522  # _LINUX_CAPABILITY_VERSION_3: sets of 64 bits, in two 
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 23, 24, 38
 _PR_CAP_AMBIENT, _AMBIENT_RAISE, _AMBIENT_LOWER = 47, 2, 3
 _STATUS = Path("/proc/thread-self/status")
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def put_into_effect() -> None:
@@ -78,7 +78,11 @@ def keep_only(*capabilities: int) -> None:
     effective, permitted, inheritable = _get()
     if effective & _bits(CAP_SETPCAP):
         for each in range(64):
-            if not keep & _bits(each) and _libc.prctl(_PR_CAPBSET_READ, each, 0, 0, 0) == 1:
+            try:
+                bounded = _prctl(_PR_CAPBSET_READ, each)
+            except OSError:  # EINVAL: there are no more
+                break
+            if bounded and not keep & _bits(each):
                 _prctl(_PR_CAPBSET_DROP, each)
     # The ambient set has only what is permitted and inheritable, and follows.
     if (effective | permitted | inheritable) & ~keep:
@@ -115,7 +119,9 @@ def _status(name: str, path: Path = _STATUS) -> int:
 def _get() -> tuple[int, int, int]:
     """The effective, permitted and inheritable set."""
     halves = ctypes.create_string_buffer(24)
-    if _libc.capget(struct.pack("<Ii", _VERSION_3, 0), halves):
+    try:
+        libc.call("capget", struct.pack("<Ii", _VERSION_3, 0), halves)
+    except OSError:
         return 0, 0, 0
     low, high = (struct.unpack_from("<3I", halves, offset) for offset in (0, 12))
     effective, permitted, inheritable = (above << 32 | below for below, above in zip(low, high))
@@ -125,19 +131,17 @@ def _get() -> tuple[int, int, int]:
 def _set(*sets: int) -> None:
     """In the order of `_get`. Raises OSError; more than is permitted no caller here asks for."""
     halves = [each & 0xFFFFFFFF for each in sets] + [each >> 32 for each in sets]
-    if _libc.capset(struct.pack("<Ii", _VERSION_3, 0), struct.pack("<6I", *halves)):
-        raise _error()
+    libc.call("capset", struct.pack("<Ii", _VERSION_3, 0), struct.pack("<6I", *halves))
 
 
 def _ambient(operation: int, capability: int) -> bool:
-    return not _libc.prctl(_PR_CAP_AMBIENT, operation, capability, 0, 0)
+    """Whether it was done."""
+    try:
+        _prctl(_PR_CAP_AMBIENT, operation, capability)
+    except OSError:
+        return False
+    return True
 
 
-def _prctl(operation: int, argument: int) -> None:
-    if _libc.prctl(operation, argument, 0, 0, 0):
-        raise _error()
-
-
-def _error() -> OSError:
-    number = ctypes.get_errno()
-    return OSError(number, os.strerror(number))
+def _prctl(operation: int, *arguments: int) -> int:
+    return libc.call("prctl", operation, *arguments, *[0] * (4 - len(arguments)))

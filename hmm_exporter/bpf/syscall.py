@@ -16,7 +16,8 @@ import signal
 import struct
 from collections.abc import Iterator, Sequence
 
-_libc = ctypes.CDLL(None, use_errno=True)
+from hmm_exporter import libc
+
 _BPF, _PERF_EVENT_OPEN = {"x86_64": (321, 298), "aarch64": (280, 241)}.get(platform.machine(), (0, 0))
 
 MAP_HASH, MAP_ARRAY, MAP_STACK_TRACE = 1, 2, 7
@@ -49,11 +50,7 @@ def _bpf(command: int, attributes: bytes) -> int:
     if not _BPF:
         raise OSError(38, f"bpf(2)'s number is not known on {platform.machine()}")
     block = ctypes.create_string_buffer(attributes, len(attributes))
-    result = _libc.syscall(_BPF, command, block, len(attributes))
-    if result < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
-    return int(result)
+    return libc.call("syscall", _BPF, command, block, len(attributes))
 
 
 def _name(name: str) -> bytes:
@@ -107,13 +104,16 @@ def map_lookup_batch(fd: int, key_bytes: int, value_bytes: int, chunk: int) -> I
             struct.pack("<QQQQIIQQ", start, _address(position), _address(keys), _address(values), chunk, fd, 0, 0),
             56,
         )
-        failed = _libc.syscall(_BPF, _MAP_LOOKUP_BATCH, attributes, 56) < 0
-        error = ctypes.get_errno() if failed else 0
-        if error not in (0, errno.ENOENT):
-            raise OSError(error, os.strerror(error))
+        ended = False
+        try:
+            libc.call("syscall", _BPF, _MAP_LOOKUP_BATCH, attributes, 56)
+        except OSError as error:
+            ended = error.errno == errno.ENOENT  # `count` is valid all the same
+            if not ended:
+                raise
         count = struct.unpack_from("<I", attributes, 32)[0]
         yield ctypes.string_at(keys, count * key_bytes), ctypes.string_at(values, count * value_bytes)
-        if error:  # ENOENT: that was the end, and `count` was valid
+        if ended:
             return
         start = _address(position)
 
@@ -182,9 +182,7 @@ def prog_test_run(fd: int, context: bytes) -> int:
     attributes = ctypes.create_string_buffer(
         struct.pack("<IIIIQQIIIIQQII", fd, 0, 0, 0, 0, 0, 0, 0, len(context), 0, _address(block), 0, 0, 0)
     )
-    if _libc.syscall(_BPF, _PROG_TEST_RUN, attributes, 72) < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
+    libc.call("syscall", _BPF, _PROG_TEST_RUN, attributes, 72)
     return int(struct.unpack_from("<I", attributes.raw, 4)[0])
 
 
@@ -218,16 +216,12 @@ def probe_open(pmu: int, retprobe_bit: int | None, target: str, offset: int, pro
     attributes = struct.pack("<IIQQQQQIIQQ", pmu, _PERF_ATTR_SIZE, config, 0, 0, 0, 0, 0, 0, _address(block), offset)
     attributes = attributes.ljust(_PERF_ATTR_SIZE, b"\0")
     # pid -1 and one CPU: the event is everybody's, since a probe's programs run on every CPU.
-    fd = _libc.syscall(
-        _PERF_EVENT_OPEN, ctypes.create_string_buffer(attributes, len(attributes)), -1, 0, -1, _PERF_FLAG_FD_CLOEXEC
-    )
-    if fd < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
+    event = ctypes.create_string_buffer(attributes, len(attributes))
+    fd = libc.call("syscall", _PERF_EVENT_OPEN, event, -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
     try:
         fcntl.ioctl(fd, _PERF_EVENT_IOC_SET_BPF, prog_fd)
         fcntl.ioctl(fd, _PERF_EVENT_IOC_ENABLE, 0)
     except OSError:
         os.close(fd)
         raise
-    return int(fd)
+    return fd

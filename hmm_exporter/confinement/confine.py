@@ -3,11 +3,12 @@
 
 All of this is by thread, and a thread that is started later has what the one had that started it. So the thread
 that accepts connections gives up its rights before it listens to anybody, and the main thread its own once the
-probes are attached; nobody else starts threads. How each part is done is its own module's.
+probes are attached; every other thread is started by one of them after that. How each part is done is its own module's.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -27,20 +28,26 @@ class Part:
 
 def confine() -> Sequence[Part]:
     """Take them from the calling thread. Never raises: a kernel without Landlock is no reason not to serve."""
-    kept = [capabilities.CAP_BPF] if features.maps_need_privilege() else []
     parts: Sequence[tuple[str, Callable[[], None]]] = (
         # First: without them, seccomp and Landlock want it.
         ("no_new_privs", capabilities.gain_no_more),
-        ("capabilities", lambda: capabilities.keep_only(*kept)),
+        ("capabilities", _have_none),
         ("landlock", landlock.write_no_file),
         ("seccomp", seccomp.only_serve),
     )
     return [Part(name, _problem(give_up)) for name, give_up in parts]
 
 
+def _have_none() -> None:
+    if features.maps_need_privilege():
+        capabilities.keep_only(capabilities.CAP_BPF)
+        raise OSError(errno.EPERM, "all but CAP_BPF, with which alone this kernel lets maps be read")
+    capabilities.keep_only()
+
+
 def _problem(give_up: Callable[[], None]) -> str:
     try:
         give_up()
     except OSError as error:
-        return (error.strerror or str(error)).lower()
+        return error.strerror or str(error)
     return ""

@@ -11,6 +11,8 @@ import ctypes
 import os
 import struct
 
+from hmm_exporter import libc
+
 _CREATE_RULESET, _RESTRICT_SELF = 444, 446
 """On all architectures."""
 _VERSION = 1 << 0  # LANDLOCK_CREATE_RULESET_VERSION
@@ -26,16 +28,15 @@ _SINCE = {
 }
 _BIND_AND_CONNECT_TCP = 1 << 0 | 1 << 1  # LANDLOCK_ACCESS_NET_*, version 4, 6.7
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 def write_no_file() -> None:
     """Restrict the calling thread. Raises OSError: ENOSYS or EOPNOTSUPP where the kernel has no Landlock."""
-    version = _call(_CREATE_RULESET, None, 0, _VERSION)
+    version = libc.call("syscall", _CREATE_RULESET, None, 0, _VERSION)
     ruleset = attributes(version)
-    fd = _call(_CREATE_RULESET, ctypes.create_string_buffer(ruleset, len(ruleset)), len(ruleset), 0)
+    block = ctypes.create_string_buffer(ruleset, len(ruleset))
+    fd = libc.call("syscall", _CREATE_RULESET, block, len(ruleset), 0)
     try:
-        _call(_RESTRICT_SELF, fd, 0)
+        libc.call("syscall", _RESTRICT_SELF, fd, 0)
     finally:
         os.close(fd)
 
@@ -45,11 +46,3 @@ def attributes(version: int) -> bytes:
     files = sum(rights for since, rights in _SINCE.items() if since <= version)
     # Signals are not scoped (version 6): that would also stop PR_SET_PDEATHSIG, with which the helper ends.
     return struct.pack("<2Q", files, _BIND_AND_CONNECT_TCP)[: 16 if version >= 4 else 8]
-
-
-def _call(number: int, *arguments: object) -> int:
-    result: int = _libc.syscall(number, *arguments)
-    if result < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
-    return result

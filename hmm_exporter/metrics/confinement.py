@@ -21,8 +21,8 @@ class Confinement:
         given_up = GaugeMetricFamily(
             "hmm_exporter_confined",
             "Whether the serving process has given this up: capabilities (all of them), no_new_privs (that a program"
-            " gives it rights), landlock (writing files), seccomp (other programs and processes, connections, and"
-            " whatever else serving does not need).",
+            " gives it rights), landlock (writing files, and devices), seccomp (other programs and processes,"
+            " connections, changing files, and whatever else serving does not need).",
             labels=("part",),
         )
         for part in self._parts:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from hmm_exporter.bpf.compiler import CompiledMap, compile_source
 from hmm_exporter.config import Config
+from hmm_exporter.errors import StartError
 
 PYTHON = Config().loader.python
 SOURCE = """
@@ -16,6 +18,31 @@ SOURCE = """
 BPF_HASH(pairs_map, u32, u64, 1);
 int first(struct pt_regs *ctx) { return PT_REGS_PARM1(ctx); }
 """
+
+# Stands for a Python that has bcc, and tells what that would find.
+TELLING = """\
+#!{python}
+import runpy, subprocess, sys, types
+
+def tell(text):
+    words = ["grep", "-h", "CapPrm", "/proc/self/status"]
+    raise Exception(open("/proc/self/status").read().partition("CapPrm:")[2].split()[0] + " executes "
+                    + subprocess.check_output(words, text=True).split()[1])
+
+sys.modules["bcc"] = types.ModuleType("bcc")
+sys.modules["bcc"].BPF, sys.modules["bcc"].lib = tell, None
+runpy.run_path(sys.argv[2], run_name="__main__")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has more to give up than what it is lent")
+def test_started_as_root_it_makes_maps_and_reads_files_and_can_no_more(tmp_path: Path) -> None:
+    python = tmp_path / "python3"
+    python.write_text(TELLING.format(python=PYTHON))
+    python.chmod(0o755)
+    bpf_and_dac_read_search = f"{1 << 39 | 1 << 2:016x}"
+    with pytest.raises(StartError, match=f"{bpf_and_dac_read_search} executes {bpf_and_dac_read_search}"):
+        compile_source(SOURCE, str(python), 60)
 
 
 def test_it_finds_programs_and_maps_where_the_heap_lies_above_4_gib(tmp_path: Path) -> None:

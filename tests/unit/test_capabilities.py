@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from hmm_exporter import capabilities
+import hmm_exporter
+from hmm_exporter import capabilities, libc
 from hmm_exporter.capabilities import CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, CAP_SYSLOG, WANTED, capable, why_refused
 from tests.containment import USER, contained, permitted_interpreter
 
@@ -25,12 +26,14 @@ CapEff:\t{effective:016x}
 CapBnd:\t000001ffffffffff
 """
 
-# The module comes by stdin, for user 65532 may not be able to read the checkout. Says, as JSON, which sets it has at
+# The modules come by stdin, for user 65532 may not be able to read the checkout. Says, as JSON, which sets it has at
 # the start, then, in a block and after it, with which a child of a plain Python ends up.
 PROGRAM = """
-import ctypes, json, os, subprocess
-module = {}
-exec(open(0).read(), module)
+import ctypes, json, os, subprocess, sys, types
+for name, source in json.load(sys.stdin).items():
+    sys.modules[name] = types.ModuleType(name)
+    exec(source, vars(sys.modules[name]))
+module = vars(sys.modules["hmm_exporter.capabilities"])
 
 def sets(text):
     return {line[3:6]: int(line.split()[1], 16) for line in text.splitlines() if line.startswith("Cap")}
@@ -63,9 +66,9 @@ def bits(*numbers: int) -> int:
 
 
 def run(*command: str | Path, preexec: Callable[[], None] | None = None) -> dict[str, Any]:
-    source = Path(capabilities.__file__).read_text()
+    modules = {each.__name__: Path(each.__file__ or "").read_text() for each in (hmm_exporter, libc, capabilities)}
     words = [*map(str, command), "-I", "-c", PROGRAM]
-    done = subprocess.run(words, input=source, capture_output=True, text=True, preexec_fn=preexec, cwd="/")
+    done = subprocess.run(words, input=json.dumps(modules), capture_output=True, text=True, preexec_fn=preexec, cwd="/")
     assert done.returncode == 0, done.stderr
     said: dict[str, Any] = json.loads(done.stdout)
     return said

@@ -5,153 +5,123 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
+import tempfile
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hmm_exporter.bpf import syscall
-from hmm_exporter.confinement import landlock, seccomp
+from hmm_exporter.confinement import calls, landlock, seccomp
 from hmm_exporter.confinement.confine import Part
 from hmm_exporter.metrics.confinement import Confinement
 from tests.process import ROOT
 
-PROGRAM = r"""
-import ctypes, errno, json, os, signal, socket, subprocess, sys, tempfile, threading
-sys.path.insert(0, {root!r})
-from hmm_exporter.bpf import syscall
-from hmm_exporter.confinement.confine import confine
-
-folder = tempfile.mkdtemp()
-open(folder + "/there", "w").write("text")
-listener = socket.create_server(("127.0.0.1", 0))
-log = open(folder + "/log", "w")
-has_bpf = os.geteuid() == 0
-map_fd = syscall.map_create(syscall.MAP_HASH, 4, 8, 4, "test") if has_bpf else -1
-child = os.fork()
-if not child:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    signal.pause()
-
-def sets():
-    lines = open("/proc/thread-self/status").read().splitlines()
-    return {{line.split(":")[0]: line.split()[1] for line in lines if line.startswith(("Cap", "NoNew", "Seccomp:"))}}
-
-def attempt(what):
-    try:
-        what()
-    except OSError as error:
-        return errno.errorcode[error.errno]
-    return "done"
-
-def in_thread(what):
-    said = []
-    thread = threading.Thread(target=lambda: said.append(what()))
-    thread.start()
-    thread.join()
-    return said[0]
-
-def libc(name, *arguments):
-    library = ctypes.CDLL(None, use_errno=True)
-    if getattr(library, name)(*arguments) < 0:
-        raise OSError(ctypes.get_errno(), name)
-
-def talk():
-    near, far = socket.socketpair()
-    near.send(b"x")
-    assert far.recv(1) == b"x"
-
-def accept():
-    listener.settimeout(0.1)
-    try:
-        listener.accept()
-    except TimeoutError:
-        pass
-
-def map_round():
-    syscall.map_update(map_fd, b"abcd", b"12345678")
-    assert syscall.map_lookup(map_fd, b"abcd", 8) == b"12345678"
-    assert syscall.map_lookup_and_delete(map_fd, b"abcd", 8) == b"12345678"
-    assert list(syscall.map_lookup_batch(map_fd, 4, 8, 4)) == [(b"", b"")]
-
-parts = [(part.name, part.problem) for part in confine()]
-attempts = dict(
-    read=lambda: open(folder + "/there").read(),
-    log=lambda: os.write(log.fileno(), b"line"),
-    thread=lambda: in_thread(lambda: None),
-    talk=talk,
-    accept=accept,
-    write=lambda: open(folder + "/there", "w"),
-    make=lambda: os.mkdir(folder + "/new"),
-    remove=lambda: os.unlink(folder + "/there"),
-    rename=lambda: os.rename(folder + "/there", folder + "/elsewhere"),
-    execute=lambda: os.execv("/bin/true", ["true"]),
-    fork=os.fork,
-    run=lambda: subprocess.run(["true"]),
-    connect=lambda: socket.create_connection(listener.getsockname()),
-    bind=lambda: socket.socketpair()[0].bind(folder + "/socket"),
-    udp=lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
-    netlink=lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
-    kill=lambda: os.kill(child, signal.SIGKILL),
-    tgkill=lambda: libc("tgkill", child, child, signal.SIGKILL),
-    ptrace=lambda: libc("ptrace", 16, child, 0, 0),  # PTRACE_ATTACH
-    mount=lambda: libc("mount", b"none", folder.encode(), b"tmpfs", 0, None),
-    unshare=lambda: libc("unshare", 0x10000000),  # CLONE_NEWUSER
-    load=lambda: syscall.prog_load(1, bytes(16), "x"),
-    map=lambda: syscall.map_create(syscall.MAP_HASH, 4, 8, 4, "x"),
-    attach=lambda: syscall.raw_tracepoint_open(map_fd),
-    perf=lambda: libc("syscall", {perf}, 0, 0, -1, -1, 0),
-    maps=map_round if has_bpf else lambda: None,
-)
-said = {{name: attempt(what) for name, what in attempts.items()}}
-print(json.dumps(dict(parts=parts, attempts=said, sets=sets(), of_a_thread=in_thread(sets))))
-"""
 GAUGES = {"hmm_exporter_confined": {"part"}}
-ALLOWED = {"read", "log", "thread", "talk", "accept", "maps"}
+NAMES = ["no_new_privs", "capabilities", "landlock", "seccomp"]
+SERVING = {"read", "log", "thread", "talk", "accept", "given", "signal_itself", "limits", "maps"}
+CHANGES_OF_FILES = {"write", "make", "remove", "rename", "truncate", "link", "symlink", "device"}
 
 
-@pytest.fixture(scope="module")
-def said() -> dict[str, Any]:
-    perf = {"x86_64": 298, "aarch64": 241}[os.uname().machine]
-    program = PROGRAM.format(root=str(ROOT), perf=perf)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+@lru_cache
+def confined(how: str = "") -> dict[str, Any]:
+    """What it said; ``how`` is for attempts.py."""
+    command = [sys.executable, str(Path(__file__).with_name("attempts.py")), how]
+    with tempfile.TemporaryDirectory() as folder:
+        env = {"PYTHONPATH": str(ROOT), "TMPDIR": folder}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
 
-def test_it_says_of_each_part_whether_it_was_given_up(said: dict[str, Any]) -> None:
-    assert [name for name, _ in said["parts"]] == ["no_new_privs", "capabilities", "landlock", "seccomp"]
-    assert [problem for name, problem in said["parts"] if name != "landlock"] == ["", "", ""]
+def as_root(reason: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(os.geteuid() != 0, reason=reason)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has CAP_SETPCAP, with which the bounding set is emptied")
+def test_it_says_of_each_part_whether_it_was_given_up() -> None:
+    parts = confined()["parts"]
+    assert list(parts) == NAMES
+    assert {name: problem for name, problem in parts.items() if name != "landlock" and problem} == {}
+
+
+@as_root("only root has CAP_SETPCAP, with which the bounding set is emptied")
 @pytest.mark.parametrize("whose", ["sets", "of_a_thread"])
-def test_all_five_sets_are_empty_and_a_later_thread_has_no_more(said: dict[str, Any], whose: str) -> None:
-    sets = said[whose]
-    assert {name: int(value, 16) for name, value in sets.items() if name.startswith("Cap")} == {
-        "CapInh": 0,
-        "CapPrm": 0,
-        "CapEff": 0,
-        "CapBnd": 0,
-        "CapAmb": 0,
-    }
+def test_all_five_sets_are_empty_and_a_later_thread_has_no_more(whose: str) -> None:
+    sets = confined()[whose]
+    capabilities = {name: int(value, 16) for name, value in sets.items() if name.startswith("Cap")}
+    assert capabilities == dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), 0)
     assert (sets["NoNewPrivs"], sets["Seccomp"]) == ("1", "2")
 
 
-def test_what_serving_takes_is_still_possible(said: dict[str, Any]) -> None:
-    assert {name: said["attempts"][name] for name in ALLOWED} == dict.fromkeys(ALLOWED, "done")
+@as_root("only root has CAP_BPF to keep")
+def test_where_maps_need_cap_bpf_it_is_kept_alone_and_said() -> None:
+    said = confined("before-5.19")
+    for whose in ("sets", "of_a_thread"):
+        assert {int(said[whose][name], 16) for name in ("CapPrm", "CapEff", "CapBnd")} == {1 << 39}
+    assert said["parts"]["capabilities"] == "all but CAP_BPF, with which alone this kernel lets maps be read"
+    (family,) = Confinement([Part(*part) for part in said["parts"].items()]).collect()
+    assert {s.labels["part"]: s.value for s in family.samples if s.labels["part"] != "landlock"} == {
+        "no_new_privs": 1,
+        "capabilities": 0,
+        "seccomp": 1,
+    }
 
 
-def test_all_else_is_refused(said: dict[str, Any]) -> None:
-    refused = {name: answer for name, answer in said["attempts"].items() if name not in ALLOWED}
-    if dict(said["parts"])["landlock"]:
-        print(f"this kernel has no Landlock: {said['parts']}")
-        for name in ("write", "make", "remove", "rename"):
-            del refused[name]
-    assert set(refused.values()) == {"EPERM"} | ({"EACCES"} if "write" in refused else set())
-    assert {name for name, answer in refused.items() if answer == "EACCES"} <= {"write", "make", "remove", "rename"}
+def test_what_serving_takes_is_still_possible() -> None:
+    assert {name: confined()["attempts"][name] for name in SERVING} == dict.fromkeys(SERVING, "done")
+
+
+@pytest.mark.parametrize("how", ["", "without-landlock"])
+def test_all_else_is_refused(how: str) -> None:
+    said = confined(how)
+    assert bool(said["parts"]["landlock"]) or how != "without-landlock"
+    refused = {name: answer for name, answer in said["attempts"].items() if name not in SERVING}
+    assert {name: answer for name, answer in refused.items() if answer != "EPERM"} == {"openat2": "ENOSYS"}
+
+
+@as_root("who is not root is refused much of it in any case")
+def test_it_is_the_confinement_that_refuses_it() -> None:
+    attempts = confined("not-at-all")["attempts"]
+    assert {name for name, answer in attempts.items() if answer in ("EPERM", "EACCES", "ENOSYS")} == set()
+
+
+def test_landlock_alone_refuses_to_change_a_file() -> None:
+    said = confined("without-seccomp")
+    if said["parts"]["landlock"]:
+        pytest.skip(f"this kernel's Landlock: {said['parts']['landlock']}")
+    # From version 3 on it knows truncate(2) by path, which before is as free as without it.
+    assert {said["attempts"][name] for name in CHANGES_OF_FILES - {"truncate"}} == {"EACCES"}
+
+
+@pytest.mark.parametrize(
+    ("at", "header"), [(0, "/usr/include/x86_64-linux-gnu/asm/unistd_64.h"), (1, "/usr/include/asm-generic/unistd.h")]
+)
+def test_the_numbers_are_the_kernels(at: int, header: str) -> None:
+    if not Path(header).exists():
+        pytest.skip(f"{header} is missing: its package is linux-libc-dev, of that architecture")
+    words = [line.split() for line in Path(header).read_text().splitlines() if line.startswith("#define __NR")]
+    defined = {
+        each[1].removeprefix("__NR_").removeprefix("__NR3264_"): int(each[2])
+        for each in words
+        if len(each) > 2 and each[2].isdecimal() and not each[1].endswith("_syscalls")
+    }
+    by_argument = {name: rule.numbers for name, rule in calls.by_argument(PID).items()}
+    ours = {
+        name: numbers
+        for group in (*calls.REFUSED.values(), calls.NOT_THERE, by_argument)
+        for name, numbers in group.items()
+    }
+    newest = max(defined.values())
+    for name, numbers in ours.items():
+        number = numbers[at]
+        if number is None or number <= newest:
+            assert defined.get(name) == number, name
+    assert len({numbers[at] for numbers in ours.values()} - {None}) > 100
 
 
 def test_a_ruleset_asks_for_no_more_than_that_version_of_landlock_knows() -> None:
@@ -175,10 +145,8 @@ class Machine:
             for at in range(0, len(code), 8)
         ]
 
-    def run(self, number: int, architecture: int, first: int = 0) -> int:
-        data = (
-            number.to_bytes(4, "little") + architecture.to_bytes(4, "little") + bytes(8) + first.to_bytes(8, "little")
-        )
+    def run(self, number: int, architecture: int, *arguments: int) -> int:
+        data = struct.pack("<IIQ6Q", number, architecture, 0, *arguments, *[0] * (6 - len(arguments)))
         at, accumulator = 0, 0
         while True:
             operation, if_true, if_false, operand = self.code[at]
@@ -197,25 +165,39 @@ PID = 4711
 ALLOW, KILL, EPERM, ENOSYS = 0x7FFF0000, 0x80000000, 0x00050001, 0x00050026
 
 
-@pytest.mark.parametrize(
-    ("machine", "architecture", "execve", "read", "clone", "tgkill", "bpf"),
-    [("x86_64", 0xC000003E, 59, 0, 56, 234, 321), ("aarch64", 0xC00000B7, 221, 63, 220, 131, 280)],
-)
-def test_the_filter_decides_by_number_and_first_argument(
-    machine: str, architecture: int, execve: int, read: int, clone: int, tgkill: int, bpf: int
-) -> None:
+@pytest.mark.parametrize(("machine", "architecture"), [("x86_64", 0xC000003E), ("aarch64", 0xC00000B7)])
+def test_the_filter_decides_by_number_and_arguments(machine: str, architecture: int) -> None:
     run = Machine(seccomp.program(machine, PID)).run
-    assert run(execve, architecture) == EPERM
+    at = calls.MACHINES.index(machine)
+    read = (0, 63)[at]
+    for number in calls.refused_numbers(at):
+        assert run(number, architecture) == EPERM
+    for numbers in calls.NOT_THERE.values():
+        assert run(numbers[at] or -1, architecture) == ENOSYS
     assert run(read, architecture) == ALLOW
     assert run(read, 0x40000003) == KILL  # i386's
     assert run(0x40000000 | read, architecture) == EPERM
-    thread, process = 0x003D0F00, 0x01200011  # what glibc's pthread_create and fork ask for
-    assert (run(clone, architecture, thread), run(clone, architecture, process)) == (ALLOW, EPERM)
-    assert run(435, architecture) == ENOSYS  # clone3, on both
-    assert (run(tgkill, architecture, PID), run(tgkill, architecture, PID + 1)) == (ALLOW, EPERM)
-    allowed = {command for command in range(64) if run(bpf, architecture, command) == ALLOW}
+
+    def by(call: str, *arguments: int) -> int:
+        return run(calls.by_argument(PID)[call].numbers[at] or -1, architecture, *arguments)
+
+    # What glibc's pthread_create and fork ask for.
+    assert (by("clone", 0x003D0F00), by("clone", 0x01200011)) == (ALLOW, EPERM)
+    assert (by("tgkill", PID), by("tgkill", PID + 1)) == (ALLOW, EPERM)
+    assert (by("prlimit64", 0), by("prlimit64", PID + 1)) == (ALLOW, EPERM)
+    # The upper half is the caller's rubbish: a C int has none.
+    assert (by("socket", 1), by("socket", 2), by("socket", 2 | 1 << 32)) == (ALLOW, EPERM, EPERM)
+    assert (by("openat", -100 % (1 << 64), 7, os.O_CLOEXEC), by("openat", 0, 0, os.O_RDONLY)) == (ALLOW, ALLOW)
+    for flag in (os.O_WRONLY, os.O_RDWR, os.O_CREAT, os.O_TRUNC, os.O_TMPFILE, 3):
+        assert by("openat", 0, 0, flag) == EPERM
+        assert machine != "x86_64" or by("open", 0, flag) == EPERM
+    no_signal, fast_open = 0x4000, 0x20000000
+    assert (by("sendto", 3, 0, 0, no_signal), by("sendto", 3, 0, 0, no_signal | fast_open)) == (ALLOW, EPERM)
+    assert (by("sendmsg", 3, 0, no_signal), by("sendmsg", 3, 0, no_signal | fast_open)) == (ALLOW, EPERM)
+    assert {command for command in range(2048) if by("fcntl", 3, command) == EPERM} == {8, 10, 15, 1024}
+    allowed = {command for command in range(64) if by("bpf", command) == ALLOW}
     assert allowed == syscall.WITHOUT_PRIVILEGE
-    assert {run(bpf, architecture, command) for command in range(64)} == {ALLOW, EPERM}
+    assert {by("bpf", command) for command in range(64)} == {ALLOW, EPERM}
 
 
 def test_of_another_architecture_no_filter_is_made() -> None:
