@@ -208,9 +208,9 @@ def test_the_driver_is_unloaded_and_loaded_again(exporter: GuestExporter) -> Non
 def test_a_processor_goes_away_and_comes_back(exporter: GuestExporter) -> None:
     def unplug() -> None:
         for _ in range(3):
-            exporter.machine.run("echo 0 > /sys/devices/system/cpu/cpu1/online; sleep 0.5")
-            assert exporter.scrape().get("hmm_exporter_books_balanced") == 1
-            exporter.machine.run("echo 1 > /sys/devices/system/cpu/cpu1/online; sleep 0.5")
+            # No scrape meanwhile: a kprobe's program is skipped, and counted as missed, on a CPU that reads a map.
+            exporter.machine.run("echo 0 > /sys/devices/system/cpu/cpu1/online; sleep 1")
+            exporter.machine.run("echo 1 > /sys/devices/system/cpu/cpu1/online; sleep 1")
 
     check_exact(exporter, "processor", unplug)
     for processor in (0, 1):
@@ -298,7 +298,8 @@ def killed(machine: VirtualMachine, attach: str) -> tuple[str, list[str]]:
     with contextlib.suppress(AssertionError):  # for its status, at the end of the block
         with serving(machine, attach, settings=SETTINGS) as daemon:
             during = in_kernel(machine)
-            children = machine.run(f"pgrep -P {daemon.process.pid}").stdout.split()
+            pid = daemon.process.pid
+            children = machine.run(f"cat /proc/{pid}/task/{pid}/children").stdout.split()
             daemon.process.signal("KILL")
             daemon.process.wait()
     return during, children
