@@ -293,31 +293,34 @@ def in_kernel(machine: VirtualMachine) -> str:
     return machine.run(f"{lists}; {tracing}", check=False).stdout
 
 
-def killed(machine: VirtualMachine, attach: str) -> tuple[str, list[str]]:
-    """What the kernel had of a daemon before it was killed, and the daemon's children."""
-    with contextlib.suppress(AssertionError):  # for its status, at the end of the block
-        with serving(machine, attach, settings=SETTINGS) as daemon:
+@contextlib.contextmanager
+def killed(machine: VirtualMachine, attach: str) -> Iterator[GuestExporter]:
+    """A daemon that ends by SIGKILL when the block does."""
+    with contextlib.ExitStack() as stack:
+        daemon = stack.enter_context(serving(machine, attach, settings=SETTINGS))
+        yield daemon
+        daemon.process.signal("KILL")
+        daemon.process.wait()
+        stack.pop_all()  # its end has been seen, and is not that of a daemon that was asked to stop
+
+
+def test_a_killed_daemon_leaves_nothing_and_the_next_one_is_exact(machine: VirtualMachine) -> None:
+    before = in_kernel(machine)
+    for attach in ("fentry", "kprobe"):
+        traffic = Traffic(machine)
+        with killed(machine, attach) as daemon:
             during = in_kernel(machine)
             pid = daemon.process.pid
-            children = machine.run(f"cat /proc/{pid}/task/{pid}/children").stdout.split()
-            daemon.process.signal("KILL")
-            daemon.process.wait()
-    return during, children
-
-
-@pytest.mark.parametrize("attach", ["fentry", "kprobe"])
-def test_a_killed_daemon_leaves_nothing_and_the_next_one_is_exact(machine: VirtualMachine, attach: str) -> None:
-    before = in_kernel(machine)
-    traffic = Traffic(machine)
-    during, helpers = killed(machine, attach)
-    assert len(helpers) == 1
-    after = until(lambda: in_kernel(machine), before)
-    print(f"{attach}, killed: {len(during.split())} words of the kernel, {len(after.split())} afterwards")
-    assert during != before == after
-    assert machine.run(f"ps -o pid= -p {helpers[0]}", check=False).stdout == ""
-    assert traffic.end().calls
-    with serving(machine, attach, settings=SETTINGS) as running:
-        check_exact(running, "after the kill", lambda: time.sleep(1))
+            helpers = machine.run(f"cat /proc/{pid}/task/{pid}/children").stdout.split()
+            assert traffic.end().calls
+            check_exact(daemon, "to be killed", lambda: time.sleep(1))
+            traffic = Traffic(machine)
+        assert len(helpers) == 1
+        after = until(lambda: in_kernel(machine), before)
+        print(f"{attach}, killed: {len(during.split())} words of the kernel, {len(after.split())} afterwards")
+        assert during != before == after
+        assert machine.run(f"test -e /proc/{helpers[0]}", check=False).status == 1
+        assert traffic.end().calls
 
 
 def until(ask: Callable[[], str], wanted: str) -> str:
