@@ -157,6 +157,55 @@ def check_exact(exporter: GuestExporter, name: str, work: Callable[[], None]) ->
     return since
 
 
+def in_kernel(machine: VirtualMachine) -> str:
+    """What the kernel itself has of programs, links, and functions that something is attached to."""
+    lists = "bpftool -j prog list | grep -o '\"id\":[0-9]*'; bpftool -j link list | grep -o '\"id\":[0-9]*'"
+    tracing = (
+        "cat /sys/kernel/tracing/enabled_functions /sys/kernel/tracing/uprobe_events /sys/kernel/debug/kprobes/list"
+    )
+    return machine.run(f"{lists}; {tracing}", check=False).stdout
+
+
+@contextlib.contextmanager
+def killed(machine: VirtualMachine, attach: str) -> Iterator[GuestExporter]:
+    """A daemon that ends by SIGKILL when the block does."""
+    with contextlib.ExitStack() as stack:
+        daemon = stack.enter_context(serving(machine, attach, settings=SETTINGS))
+        yield daemon
+        daemon.process.signal("KILL")
+        daemon.process.wait()
+        stack.pop_all()  # its end has been seen, and is not that of a daemon that was asked to stop
+
+
+# The first test, for the exporter of the others has the port until the end.
+def test_a_killed_daemon_leaves_nothing_and_the_next_one_is_exact(machine: VirtualMachine) -> None:
+    before = in_kernel(machine)
+    for attach in ("fentry", "kprobe"):
+        traffic = Traffic(machine)
+        with killed(machine, attach) as daemon:
+            during = in_kernel(machine)
+            pid = daemon.process.pid
+            helpers = machine.run(f"cat /proc/{pid}/task/{pid}/children").stdout.split()
+            assert traffic.end().calls
+            check_exact(daemon, "to be killed", lambda: time.sleep(1))
+            traffic = Traffic(machine)
+        assert len(helpers) == 1
+        after = until(lambda: in_kernel(machine), before)
+        print(f"{attach}, killed: {len(during.split())} words of the kernel, {len(after.split())} afterwards")
+        assert during != before == after
+        assert machine.run(f"test -e /proc/{helpers[0]}", check=False).status == 1
+        assert traffic.end().calls
+
+
+def until(ask: Callable[[], str], wanted: str) -> str:
+    """What it says when it says so, or at last: programs are freed a little later."""
+    for _ in range(60):
+        if (said := ask()) == wanted:
+            break
+        time.sleep(0.5)
+    return said
+
+
 def by_direction(since: Samples) -> dict[str, int]:
     directions = {dict(its)["direction"] for its in since.named("hmm_migration_moved_bytes_total")}
     moved = {each: pages(since, "hmm_migration_moved_bytes_total", direction=each) for each in directions}
@@ -282,51 +331,3 @@ def wait_for(exporter: GuestExporter, text: str) -> None:
             return
         time.sleep(1)
     raise AssertionError(exporter.process.stderr())
-
-
-def in_kernel(machine: VirtualMachine) -> str:
-    """What the kernel itself has of programs, links, and functions that something is attached to."""
-    lists = "bpftool -j prog list | grep -o '\"id\":[0-9]*'; bpftool -j link list | grep -o '\"id\":[0-9]*'"
-    tracing = (
-        "cat /sys/kernel/tracing/enabled_functions /sys/kernel/tracing/uprobe_events /sys/kernel/debug/kprobes/list"
-    )
-    return machine.run(f"{lists}; {tracing}", check=False).stdout
-
-
-@contextlib.contextmanager
-def killed(machine: VirtualMachine, attach: str) -> Iterator[GuestExporter]:
-    """A daemon that ends by SIGKILL when the block does."""
-    with contextlib.ExitStack() as stack:
-        daemon = stack.enter_context(serving(machine, attach, settings=SETTINGS))
-        yield daemon
-        daemon.process.signal("KILL")
-        daemon.process.wait()
-        stack.pop_all()  # its end has been seen, and is not that of a daemon that was asked to stop
-
-
-def test_a_killed_daemon_leaves_nothing_and_the_next_one_is_exact(machine: VirtualMachine) -> None:
-    before = in_kernel(machine)
-    for attach in ("fentry", "kprobe"):
-        traffic = Traffic(machine)
-        with killed(machine, attach) as daemon:
-            during = in_kernel(machine)
-            pid = daemon.process.pid
-            helpers = machine.run(f"cat /proc/{pid}/task/{pid}/children").stdout.split()
-            assert traffic.end().calls
-            check_exact(daemon, "to be killed", lambda: time.sleep(1))
-            traffic = Traffic(machine)
-        assert len(helpers) == 1
-        after = until(lambda: in_kernel(machine), before)
-        print(f"{attach}, killed: {len(during.split())} words of the kernel, {len(after.split())} afterwards")
-        assert during != before == after
-        assert machine.run(f"test -e /proc/{helpers[0]}", check=False).status == 1
-        assert traffic.end().calls
-
-
-def until(ask: Callable[[], str], wanted: str) -> str:
-    """What it says when it says so, or at last: programs are freed a little later."""
-    for _ in range(60):
-        if (said := ask()) == wanted:
-            break
-        time.sleep(0.5)
-    return said
