@@ -215,9 +215,11 @@ def probe_open(pmu: int, retprobe_bit: int | None, target: str, offset: int, pro
     config = 0 if retprobe_bit is None else 1 << retprobe_bit
     attributes = struct.pack("<IIQQQQQIIQQ", pmu, _PERF_ATTR_SIZE, config, 0, 0, 0, 0, 0, 0, _address(block), offset)
     attributes = attributes.ljust(_PERF_ATTR_SIZE, b"\0")
-    # pid -1 and one CPU: the event is everybody's, since a probe's programs run on every CPU.
+    # pid -1 and one CPU: the event is everybody's, since a probe's programs run on every CPU, also when that one goes
+    # away. It has to be there now, which CPU 0 need not be; who runs has only active ones (sched_getaffinity).
+    cpu = min(os.sched_getaffinity(0))
     event = ctypes.create_string_buffer(attributes, len(attributes))
-    fd = libc.call("syscall", _PERF_EVENT_OPEN, event, -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
+    fd = libc.call("syscall", _PERF_EVENT_OPEN, event, -1, cpu, -1, _PERF_FLAG_FD_CLOEXEC)
     try:
         fcntl.ioctl(fd, _PERF_EVENT_IOC_SET_BPF, prog_fd)
         fcntl.ioctl(fd, _PERF_EVENT_IOC_ENABLE, 0)

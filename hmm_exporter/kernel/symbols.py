@@ -21,6 +21,9 @@ _LINE = re.compile(rb"([0-9a-f]{16}) \S (\S+)(?:\s+\[(\S+)\])?")
 
 _FARTHEST = 1 << 16
 """An address this far behind a symbol is not part of it, but on the heap behind the last symbol."""
+_FARTHEST_LAST = 4096
+"""The same of the last symbol of a module's area. The next area, whose module may be gone with its symbols, is farther
+away: there is a page between (__get_vm_area_node, mm/vmalloc.c)."""
 
 
 @dataclass(frozen=True)
@@ -55,21 +58,27 @@ class Symbols:
         if not wanted:
             return {}
         nearest: list[tuple[int, re.Match[bytes]] | None] = [None] * len(wanted)
+        above: list[tuple[int, bytes]] = [(1 << 64, b"")] * len(wanted)
         for address, line in self._lines():
             # This symbol can be the nearest one below only of the first wanted address above it,
             # and of later ones as long as nothing lies between: that is carried on below.
             index = bisect_left(wanted, address)
+            # And the nearest one above only of the last wanted address below it, and of earlier ones likewise.
+            if index and address < above[index - 1][0]:
+                above[index - 1] = (address, line)
             if index < len(wanted):
                 best = nearest[index]
                 if best is None or best[0] < address:
                     match = _LINE.match(line)
                     if match and not _is_lock_key(match[2]):
                         nearest[index] = (address, match)
+        for index in range(len(wanted) - 1, 0, -1):
+            above[index - 1] = min(above[index - 1], above[index])
         found = {}
         carried: tuple[int, re.Match[bytes]] | None = None
-        for address, best in zip(wanted, nearest):
+        for address, best, (_, next_line) in zip(wanted, nearest, above):
             carried = best or carried
-            if carried and address - carried[0] < _FARTHEST:
+            if carried and address - carried[0] < _farthest(carried[1], next_line):
                 symbol = _symbol(carried[1], address - carried[0])
                 if symbol.name not in ("_end", "__end_of_kernel_reserve"):
                     found[address] = symbol
@@ -102,6 +111,12 @@ class Symbols:
                 continue
             if address:
                 yield address, line
+
+
+def _farthest(symbol: re.Match[bytes], next_line: bytes) -> int:
+    following = _LINE.match(next_line)
+    is_last = symbol[3] and not (following and following[3] == symbol[3])
+    return _FARTHEST_LAST if is_last else _FARTHEST
 
 
 def _is_lock_key(name: bytes) -> bool:

@@ -134,6 +134,16 @@ def test_an_address_64_kib_behind_a_symbol_is_none_of_its(tmp_path: Path) -> Non
     assert found[last + 0xFFFF].name == "init_task"
 
 
+def test_an_address_in_the_area_of_a_module_that_is_gone_is_none_of_its_neighbours(tmp_path: Path) -> None:
+    last, gone = 0xFFFFFFFFC0B50000, 0xFFFFFFFFC0B53000
+    found = resolve(tmp_path, VMLINUX + NOUVEAU, last + 0xFFF, gone)
+    assert list(found) == [last + 0xFFF]
+    between = "ffffffffc0b60000 t later\t[xe]\n"
+    assert resolve(tmp_path, VMLINUX + NOUVEAU + between, gone) == {}
+    its_own = "ffffffffc0b60000 t later\t[nouveau]\n"
+    assert resolve(tmp_path, VMLINUX + NOUVEAU + its_own, gone)[gone].name == "nouveau_svm_mni_ops"
+
+
 @pytest.mark.parametrize("address", [0, 0x1000, 0xFFFF888104A3C000, 0xFFFFFFFF80FFFFFF, 0xFFFFFFFFFFFFFFFF])
 def test_the_heap_and_whatever_lies_before_the_first_symbol_has_no_name(tmp_path: Path, address: int) -> None:
     assert resolve(tmp_path, VMLINUX + AMDGPU, address) == {}
@@ -238,7 +248,9 @@ def nearest_by_hand(table: Sequence[tuple[int, str, str]], address: int) -> Symb
     below = sorted(
         (-at, number, name, module) for number, (at, name, module) in enumerate(table) if at and at <= address
     )
-    if not below or address + below[0][0] >= 0x10000:
+    above = sorted((at, number, module) for number, (at, _, module) in enumerate(table) if at > address)
+    last_of_module = below and below[0][3] and not (above and above[0][2] == below[0][3])
+    if not below or address + below[0][0] >= (0x1000 if last_of_module else 0x10000):
         return None
     return Symbol(below[0][2], below[0][3], address + below[0][0])
 
