@@ -103,7 +103,8 @@ def run(config: Config, read: Callable[[], Config]) -> int:
             _log.warning("a socket was passed and is not used: give --web.systemd-socket", name=manager.sockets[0][1])
         addresses = () if config.web.systemd_socket else config.web.listen_addresses
         server = Server(addresses, config.web.telemetry_path, registry, state, passed, config.web.config_file)
-        server.start(confine)
+        parts: list[Part] = []
+        server.start(lambda: parts.extend(confine()))
         addressed = " ".join(server.addresses)
         _log.info("listening", addresses=addressed, protections=server.protections, version=__version__)
         manager.status("compiling and attaching the probes")
@@ -117,7 +118,7 @@ def run(config: Config, read: Callable[[], Config]) -> int:
         # The last process that it starts; its end is seen by the channel.
         helper = Client(start_helper(kernel, config, attachments), patience=2 * config.loader.timeout + _LOAD_SECONDS)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        parts = confine()
+        parts += confine()  # after the other thread's, long ago: what either could not give up counts
         _log_confinement(parts)
         scrape = Scrape(kernel, config, attachments, ready_seconds=_seconds_since_start())
         probing = Probing(config, attachments, helper, scrape)
@@ -214,7 +215,7 @@ def _log_outcomes(outcomes: Sequence[Outcome]) -> None:
 
 
 def _log_confinement(parts: Sequence[Part]) -> None:
-    for part in parts:
+    for part in dict.fromkeys(parts):
         if part.problem:
             _log.warning("a right could not be given up", part=part.name, reason=part.problem)
 

@@ -25,6 +25,9 @@ class Confinement:
             " connections, changing files, and whatever else serving does not need).",
             labels=("part",),
         )
-        for part in self._parts:
-            given_up.add_metric((part.name,), int(not part.problem))
+        problems = {part.name: False for part in self._parts}
+        for part in self._parts:  # one that only one of several threads could not give up was not given up
+            problems[part.name] |= bool(part.problem)
+        for name, problem in problems.items():
+            given_up.add_metric((name,), int(not problem))
         yield given_up

@@ -7,7 +7,6 @@ the serving process ends, however it ends, nothing stays attached. What it can b
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import signal
@@ -16,7 +15,7 @@ from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
-from hmm_exporter import capabilities, log, memory
+from hmm_exporter import capabilities, libc, log, memory
 from hmm_exporter.bpf import syscall
 from hmm_exporter.bpf.attach import Attachments, attach_more, kind_of_probe, wanted_programs
 from hmm_exporter.bpf.link import Program, link
@@ -60,9 +59,8 @@ def start(kernel: Kernel, config: Config, attachments: Attachments) -> socket.so
 def _live(kernel: Kernel, config: Config, attachments: Attachments, channel: socket.socket, daemon: int) -> NoReturn:
     status = 1
     try:
-        libc = ctypes.CDLL(None)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        libc.prctl(_PR_SET_NAME, _NAME)
+        libc.call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.call("prctl", _PR_SET_NAME, _NAME, 0, 0, 0)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # the daemon's affair; its end is this process's, too
         if os.getppid() == daemon:  # else it ended in between
