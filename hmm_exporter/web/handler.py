@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, cast
@@ -42,8 +43,10 @@ class Handler(BaseHTTPRequestHandler):
     # Else the library answers a request line that it cannot read without a status line.
     default_request_version = "HTTP/1.0"
 
-    def __init__(self, connection: Connection, gate: Gate, protection: Protection) -> None:
-        self._connection, self._gate, self._protection = connection, gate, protection
+    def __init__(
+        self, connection: Connection, gate: Gate, protection: Protection, crowded: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._connection, self._gate, self._protection, self._crowded = connection, gate, protection, crowded
         # It has no use for a server, nor for a socket.
         super().__init__(cast(Any, None), (connection.client, 0), cast(Any, None))
 
@@ -69,8 +72,9 @@ class Handler(BaseHTTPRequestHandler):
         # No request here has a use for a body, but what follows one must not be taken for it.
         body = self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers
         loaded = self._protection.current()
-        # Under other keys or for other clients, one has to shake hands again.
-        if body or self.request_version == "HTTP/1.0" or loaded.tls is not self._connection.tls:
+        # Under other keys or for other clients, one has to shake hands again. Where others wait to be heard, whoever
+        # has an answer makes room, however soon he would ask again.
+        if body or self._crowded() or self.request_version == "HTTP/1.0" or loaded.tls is not self._connection.tls:
             self.close_connection = True
         self._connection.enter(Phase.ANSWERING, _WRITE)
         response = self._answer(loaded)

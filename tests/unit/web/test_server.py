@@ -11,7 +11,6 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -20,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 from hmm_exporter.web import handler, telemetry
 from hmm_exporter.web.server import Server
 from hmm_exporter.web.status import ProbeRow
-from tests.unit.web.served import TEXT, Fixture, State, healthy
+from tests.unit.web.served import TEXT, Fixture, State, hanging, healthy, patience
 
 # Paths and methods.
 
@@ -150,42 +149,6 @@ def test_an_error_of_ours_is_500_in_one_line_and_one_log_line(
     (line,) = capfd.readouterr().err.splitlines()
     assert json.loads(line)["path"] == "/"
     assert web.ask("/-/healthy")[0] == 200
-
-
-def patience(seconds: float) -> dict[str, str]:
-    """What Prometheus sends with a scrape_timeout of so many seconds."""
-    return {"X-Prometheus-Scrape-Timeout-Seconds": str(seconds)}
-
-
-@contextlib.contextmanager
-def hanging(web: Fixture, answer: int | None = 200) -> Iterator[threading.Event]:
-    """A scrape that has begun, and goes on until the event is set or the block left.
-
-    At the end its answer is checked: a status, or None where the connection was cut.
-    """
-    begun, end = threading.Event(), threading.Event()
-    answers: list[int | None] = []
-
-    def hang() -> None:
-        begun.set()
-        assert end.wait(30)
-
-    def scrape() -> None:
-        try:
-            answers.append(web.ask("/metrics", timeout=30)[0])
-        except ConnectionError:
-            answers.append(None)
-
-    web.collector.before = hang
-    thread = threading.Thread(target=scrape)
-    thread.start()
-    try:
-        assert begun.wait(10)
-        yield end
-    finally:
-        end.set()
-        thread.join(30)
-    assert answers == [answer]
 
 
 def test_a_scrape_that_hangs_keeps_nothing_else_from_being_answered(web: Fixture) -> None:
@@ -335,44 +298,6 @@ def test_a_client_that_goes_in_the_middle_does_no_harm(
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     assert web.ask("/metrics")[0] == 200
     assert capfd.readouterr().err == ""
-
-
-def test_when_there_is_no_room_those_that_wait_make_it_and_health_is_answered(
-    web: Fixture, capfd: pytest.CaptureFixture[str], logging_to_stderr: None
-) -> None:
-    where = ("127.0.0.1", web.server.ports[0])
-    with contextlib.ExitStack() as stack:
-        kept = web.connect()
-        kept.request("GET", "/-/healthy")
-        kept.getresponse().read()
-        for number in range(300):
-            client = stack.enter_context(socket.create_connection(where))
-            client.sendall((b"", b"GET", b"GET / HTTP/1.1\r\nX: ")[number % 3])
-        assert web.ask("/-/healthy")[0] == 200
-        assert kept.sock.recv(1) == b"", "the one that was idle for longest had to go"
-    (line,) = capfd.readouterr().err.splitlines()
-    assert json.loads(line)["msg"] == "too many connections: closing those that wait"
-
-
-def test_who_is_being_answered_makes_no_room(web: Fixture) -> None:
-    with hanging(web), contextlib.ExitStack() as stack:
-        for _ in range(300):
-            stack.enter_context(socket.create_connection(("127.0.0.1", web.server.ports[0])))
-        assert web.ask("/-/healthy")[0] == 200
-
-
-def test_a_thousand_scrapes_at_once_are_all_answered(web: Fixture) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))  # both ends are this process
-    clients = [socket.create_connection(("127.0.0.1", web.server.ports[0]), timeout=60) for _ in range(1000)]
-    for client in clients:
-        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
-    answers = {client.recv(65536).split()[1] for client in clients}
-    for client in clients:
-        client.close()
-    assert answers <= {b"200", b"503"}
-    assert b"200" in answers
-    assert web.ask("/metrics")[0] == 200
 
 
 # The syntax of HTTP.
