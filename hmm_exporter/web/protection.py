@@ -41,12 +41,13 @@ class Loaded:
     def protections(self) -> frozenset[str]:
         """What must not end because somebody reads a file that is half written."""
         server = self.config.tls_server_config
+        verifies = server.client_auth_type in VERIFYING
         has = {
             "TLS": self.tls is not None,
             "TLS 1.3 alone": self.tls is not None and self.tls.context.minimum_version is TLSVersion.TLSv1_3,
             # Without them those of the system are trusted: anybody who can get a certificate.
-            "authorities of its own": bool(server.client_ca or server.client_ca_file),
-            "client certificates": server.client_auth_type in VERIFYING,
+            "authorities of its own": verifies and bool(server.client_ca or server.client_ca_file),
+            "client certificates": verifies,
             "required client certificates": server.client_auth_type == VERIFYING[-1],
             "client_allowed_sans": bool(server.client_allowed_sans),
             "basic_auth_users": bool(self.config.basic_auth_users),

@@ -204,6 +204,8 @@ def test_the_files_headers_are_in_every_answer_but_where_a_page_says_more(tmp_pa
         assert headers.get_all("X-Content-Type-Options") == ["nosniff"]
         assert headers.get_all("Content-Security-Policy") == [page if path == "/" else "default-src 'self'"]
         assert "X-XSS-Protection" not in headers
+    for refused in (b"nonsense\r\n\r\n", b"GET http://[ HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\nno header\r\n\r\n"):
+        assert b"\r\nX-Frame-Options: deny\r\n" in web.raw(refused)
 
 
 def test_requests_beyond_the_rate_limit_are_429_and_health_is_none(tmp_path: Path, serve: Serve) -> None:

@@ -228,6 +228,28 @@ def test_a_clients_name_has_to_be_an_allowed_one(
     assert not is_answered(web), "who shows no certificate has no name"
 
 
+@pytest.mark.parametrize(
+    ("names", "answered"),
+    [
+        ("RID:1.2.3.4", False),  # an object identifier that looks like an address
+        ("dirName:folder\n[folder]\nCN=1.2.3.4", False),
+        ("DER:30:07:87:05:01:02:03:04:05", False),  # an address of five bytes
+        ("DNS:1.2.3.4", True),
+        ("IP:::ffff:1.2.3.4", True),
+        ("IP:1.2.3.4", True),
+    ],
+)
+def test_names_are_of_the_kinds_that_go_looks_at(
+    written: Written, serve: Serve, certified: Path, logged: Logged, names: str, answered: bool
+) -> None:
+    certificates.issue(certified, "odd", names)
+    verified = ("client_auth_type: RequireAndVerifyClientCert", f"client_ca_file: {certified}/ca.crt")
+    web = serve(written(*verified, "client_allowed_sans: [1.2.3.4]"))
+    web.tls = certificates.client(certified, "odd")
+    assert is_answered(web) == answered
+    assert logged() == []
+
+
 def test_a_client_that_hangs_in_its_handshake_keeps_nobody_waiting(
     written: Written, serve: Serve, certified: Path
 ) -> None:

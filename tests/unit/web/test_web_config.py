@@ -66,6 +66,19 @@ def test_an_empty_file_asks_for_nothing(written: Written) -> None:
         assert (loaded.config, loaded.tls) == (WebConfig(), None)
 
 
+@pytest.mark.parametrize(
+    "line", ['client_auth_type: ""', "client_auth_type: RequestClientCert\n  client_ca_file: ca.crt"]
+)
+def test_what_go_takes_without_verifying_anybody_is_taken(written: Written, line: str) -> None:
+    loaded = protection.load(str(written(f"{CERTIFIED}  {line}\n")))
+    assert loaded.protections == {"TLS"}
+
+
+@pytest.mark.parametrize("word", ["y", "Y", "yes", "on", "True", "n", "N", "no", "OFF", "false"])
+def test_truth_has_the_words_of_yaml_1_1(word: str) -> None:
+    assert web_config.truth(word) == (word.lower() in ("y", "yes", "on", "true"))
+
+
 def test_scalars_are_taken_as_go_takes_them(written: Written) -> None:
     text = "http_server_config:\n  http2: off\n  headers: {X-XSS-Protection: 0}\nbasic_auth_users:\n  12: " + HASH
     config = web_config.load(written(text))
@@ -147,6 +160,14 @@ def test_what_go_would_not_take_for_a_duration_is_none(text: str) -> None:
         (
             CERTIFIED + "  client_auth_type: RequestClientCert\n  client_allowed_sans: [x]\n",
             ": tls_server_config.client_allowed_sans: client_auth_type RequestClientCert verifies no certificate: ",
+        ),
+        (
+            CERTIFIED + '  client_auth_type: ""\n  client_ca_file: ca.crt\n',
+            ": tls_server_config.client_ca_file: client_auth_type NoClientCert verifies no certificate: ",
+        ),
+        (
+            "tls_server_config: {client_auth_type: NoClientCert}",
+            ": tls_server_config: cert_file is missing: TLS needs it, or cert",
         ),
         (
             "tls_server_config: {cert_file: server.crt}",
@@ -295,7 +316,8 @@ def test_what_the_example_has_in_comments_is_every_key_with_its_default(written:
     text = (server + "\n".join(lines)).replace("$2y$10$...", HASH).replace("clients-ca.crt", "")
     config = web_config.load(written(text.replace("[prometheus.example]", "")))
     shown = config.tls_server_config, config.http_server_config, config.rate_limit
-    changed = {"cert_file", "key_file", "headers"}
+    # Who writes NoClientCert wants TLS, who writes nothing need not.
+    changed = {"cert_file", "key_file", "headers", "client_auth_type"}
     for section in shown:
         for each in dataclasses.fields(section):
             assert f" {each.name}:" in EXAMPLE.read_text() or f"or {each.name}" in EXAMPLE.read_text()
