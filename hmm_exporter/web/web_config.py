@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hmm_exporter.config import ConfigError, Rule, Text
+from hmm_exporter.config import ConfigError
 from hmm_exporter.config_file import read
+from hmm_exporter.config_rule import Rule, Text
 from hmm_exporter.config_value import one_line
 
 # 2^18 rounds a password take 20 s of a core; more would shut out everybody else meanwhile.

@@ -96,6 +96,13 @@ class Fixture:
             return b"".join(iter(lambda: client.recv(65536), b""))
 
 
+def is_answered(web: Fixture) -> bool:
+    try:
+        return web.ask("/metrics")[0] == 200
+    except (ssl.SSLError, ConnectionError, http.client.RemoteDisconnected):
+        return False
+
+
 def patience(seconds: float) -> dict[str, str]:
     """What Prometheus sends with a scrape_timeout of so many seconds."""
     return {"X-Prometheus-Scrape-Timeout-Seconds": str(seconds)}
