@@ -17,7 +17,8 @@ from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
-from hmm_exporter.config import Config, ConfigError, Percent, Rule, Seconds, Text, rules_of
+from hmm_exporter.config import Config, ConfigError, Percent, Seconds
+from hmm_exporter.config_rule import Rule, Text, rules_of
 from hmm_exporter.config_value import allowed_words, convert, did_you_mean, item_kind, names, not_allowed, one_line
 
 _Section = TypeVar("_Section")

@@ -14,7 +14,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
-from hmm_exporter.config import Config, ConfigError, Percent, Rule, Seconds, Text, rules_of
+from hmm_exporter.config import Config, ConfigError, Percent, Seconds
+from hmm_exporter.config_rule import Rule, Text, rules_of
 
 _UNITS = {
     "y": 365 * 86400.0,

@@ -11,7 +11,8 @@ import re
 import shutil
 from dataclasses import dataclass
 
-from hmm_exporter.config import Config, ConfigError, Rule, Seconds
+from hmm_exporter.config import Config, ConfigError, Seconds
+from hmm_exporter.config_rule import Rule
 from hmm_exporter.config_value import convert, one_line, override
 
 _SECONDS = Rule("", low=0.1, high=30 * 86400)

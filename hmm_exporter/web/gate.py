@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may ask what: the rate limit and passwords before the routes, the configured headers after them.
+"""Who may ask what: the rate limit and passwords, before the routes; and the headers that a file adds to answers.
 
 What is answered belongs to ``routes``; whether a password is right to ``basic_auth``.
 """
@@ -15,7 +15,7 @@ from http import HTTPStatus
 from hmm_exporter.web.basic_auth import BasicAuth, Verdict
 from hmm_exporter.web.protection import Loaded
 from hmm_exporter.web.routes import HEALTH_PATHS, Request, Response, line
-from hmm_exporter.web.web_config import Headers, RateLimit, duration
+from hmm_exporter.web.web_config import RateLimit, duration
 
 _CHALLENGE = ("WWW-Authenticate", 'Basic realm="hmm-exporter", charset="UTF-8"')
 _RETRY = ("Retry-After", "1")
@@ -31,13 +31,7 @@ class Gate:
 
     def __call__(self, request: Request, loaded: Loaded) -> Response:
         """The answer to *request* while *loaded* counts."""
-        response = self._refusal(request, loaded) or self._routes(request)
-        # What a page says of itself is narrower, and nosniff is in every answer.
-        own = {"x-content-type-options", *(name.lower() for name, _ in response.headers)}
-        more = tuple(
-            each for each in _configured(loaded.config.http_server_config.headers) if each[0].lower() not in own
-        )
-        return dataclasses.replace(response, headers=response.headers + more) if more else response
+        return self._refusal(request, loaded) or self._routes(request)
 
     def _refusal(self, request: Request, loaded: Loaded) -> Response | None:
         if request.path in HEALTH_PATHS:  # the kubelet knows no password, and its question costs nothing
@@ -55,11 +49,15 @@ class Gate:
         return None
 
 
-def _configured(headers: Headers) -> Iterator[tuple[str, str]]:
+def configured(response: Response, loaded: Loaded) -> Iterator[tuple[str, str]]:
+    """The headers that *loaded* adds to *response*."""
+    headers = loaded.config.http_server_config.headers
+    # What a page says of itself is narrower, and nosniff is in every answer.
+    own = {"x-content-type-options", *(name.lower() for name, _ in response.headers)}
     for each in dataclasses.fields(headers):
-        value = getattr(headers, each.name)
-        if value:
-            yield each.metadata["rule"].key, value
+        name, value = each.metadata["rule"].key, getattr(headers, each.name)
+        if value and name.lower() not in own:
+            yield name, value
 
 
 class _Bucket:

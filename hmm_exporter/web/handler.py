@@ -7,7 +7,9 @@ The syntax is the library's. What is answered belongs to ``routes``, who may ask
 from __future__ import annotations
 
 import io
+import re
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, cast
@@ -15,7 +17,7 @@ from urllib.parse import urlsplit
 
 from hmm_exporter import log
 from hmm_exporter.web.connection import Connection, Phase
-from hmm_exporter.web.gate import Gate
+from hmm_exporter.web.gate import Gate, configured
 from hmm_exporter.web.protection import Loaded, Protection
 from hmm_exporter.web.routes import Request, Response
 
@@ -32,6 +34,10 @@ _LINGER = 1.0
 # Of a request's line and headers together. Prometheus sends half a KiB, a browser with cookies a few.
 _MAX_HEAD = 1 << 14
 
+# A line, headers, an empty line. The library stops at the first header that it cannot read, and takes what follows for
+# a body: so it gets none that two readers could read in two ways (RFC 9112, 5.1, 5.2 and 11.2).
+_HEAD = re.compile(rb"[^\n]*\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\0\r\n]*\r?\n)*\r?\n")
+
 _log = log.Logger(__name__)
 
 
@@ -42,8 +48,10 @@ class Handler(BaseHTTPRequestHandler):
     # Else the library answers a request line that it cannot read without a status line.
     default_request_version = "HTTP/1.0"
 
-    def __init__(self, connection: Connection, gate: Gate, protection: Protection) -> None:
-        self._connection, self._gate, self._protection = connection, gate, protection
+    def __init__(
+        self, connection: Connection, gate: Gate, protection: Protection, crowded: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._connection, self._gate, self._protection, self._crowded = connection, gate, protection, crowded
         # It has no use for a server, nor for a socket.
         super().__init__(cast(Any, None), (connection.client, 0), cast(Any, None))
 
@@ -66,15 +74,16 @@ class Handler(BaseHTTPRequestHandler):
         head = self._read_head()
         if not head or not self._parse(head):
             return  # it has gone in the middle, or has been told why
-        # No request here has a use for a body, but what follows one must not be taken for it.
-        body = self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers
+        # No request here has a use for a body, but it must not be taken for the next request.
+        body = "Transfer-Encoding" in self.headers or bool(self.headers.get("Content-Length", "0").strip().strip("0"))
         loaded = self._protection.current()
-        # Under other keys or for other clients, one has to shake hands again.
-        if body or self.request_version == "HTTP/1.0" or loaded.tls is not self._connection.tls:
+        # Under other keys or for other clients, one has to shake hands again. Where others wait to be heard, whoever
+        # has an answer makes room, however soon he would ask again.
+        if body or self._crowded() or self.request_version == "HTTP/1.0" or loaded.tls is not self._connection.tls:
             self.close_connection = True
         self._connection.enter(Phase.ANSWERING, _WRITE)
         response = self._answer(loaded)
-        self._send(response)
+        self._send(response, loaded)
         _log.debug(
             "request",
             client=self._connection.client,
@@ -102,13 +111,20 @@ class Handler(BaseHTTPRequestHandler):
         return b""
 
     def _parse(self, head: bytes) -> bool:
+        """Whether it can be read, and in one way only; who sent it has been told if not."""
         stream = self.rfile
         self.rfile = io.BytesIO(head)
         try:
             self.raw_requestline = self.rfile.readline()
-            return self.parse_request()
+            if not self.parse_request():
+                return False
         finally:
             self.rfile = stream
+        lengths = self.headers.get_all("Content-Length", ["0"])
+        if _HEAD.fullmatch(head) and len(lengths) == 1 and lengths[0].strip().isdecimal():
+            return True
+        self.send_error(HTTPStatus.BAD_REQUEST)
+        return False
 
     def _answer(self, loaded: Loaded) -> Response:
         try:
@@ -122,7 +138,7 @@ class Handler(BaseHTTPRequestHandler):
             _log.exception("request failed", method=self.command, path=self.path)
             return Response(HTTPStatus.INTERNAL_SERVER_ERROR, b"internal error; see the log\n")
 
-    def _send(self, response: Response) -> None:
+    def _send(self, response: Response, loaded: Loaded) -> None:
         self._connection.enter(Phase.SENDING, _WRITE)
         if self.request_version == "HTTP/0.9":  # to which the library answers with a bare body
             self.request_version = "HTTP/1.0"
@@ -134,7 +150,7 @@ class Handler(BaseHTTPRequestHandler):
         # No other site's page may load, or guess at, what is here.
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")
-        for name, value in response.headers:
+        for name, value in (*response.headers, *configured(response, loaded)):
             self.send_header(name, value)
         if self.close_connection:
             self.send_header("Connection", "close")
@@ -149,7 +165,7 @@ class Handler(BaseHTTPRequestHandler):
         """What the library says of a request that it cannot read: one line, and no echo of it."""
         status = HTTPStatus(code)
         self.close_connection = True
-        self._send(Response(status, f"{status.phrase.lower()}\n".encode()))
+        self._send(Response(status, f"{status.phrase.lower()}\n".encode()), self._protection.current())
         _log.debug("bad request", client=self._connection.client, status=code, error=message or "")
         self._connection.drain(_LINGER)
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ssl import TLSVersion
 
 from hmm_exporter import log
 from hmm_exporter.config import ConfigError
@@ -40,9 +41,13 @@ class Loaded:
     def protections(self) -> frozenset[str]:
         """What must not end because somebody reads a file that is half written."""
         server = self.config.tls_server_config
+        verifies = server.client_auth_type in VERIFYING
         has = {
             "TLS": self.tls is not None,
-            "client certificates": server.client_auth_type in VERIFYING,
+            "TLS 1.3 alone": self.tls is not None and self.tls.context.minimum_version is TLSVersion.TLSv1_3,
+            # Without them those of the system are trusted: anybody who can get a certificate.
+            "authorities of its own": verifies and bool(server.client_ca or server.client_ca_file),
+            "client certificates": verifies,
             "required client certificates": server.client_auth_type == VERIFYING[-1],
             "client_allowed_sans": bool(server.client_allowed_sans),
             "basic_auth_users": bool(self.config.basic_auth_users),
@@ -72,7 +77,6 @@ class Protection:
         self._complaint, self._retry_at = "", 0.0
         self._loaded = Loaded() if path is None else load(path)
         self._seen = self._loaded.stamps
-        self._at_start = self._loaded.protections
         self._remark()
 
     def current(self) -> Loaded:
@@ -92,7 +96,7 @@ class Protection:
         self._seen, self._retry_at = stamps, time.monotonic() + _RETRY
         try:
             loaded = load(self._path)
-            missing = self._at_start - loaded.protections
+            missing = self._loaded.protections - loaded.protections
             if missing:
                 raise ConfigError(f"{self._path}: {', '.join(sorted(missing))} would end: that needs a restart")
         except (ConfigError, OSError, RuntimeError) as error:  # no descriptor or no thread is left

@@ -92,11 +92,13 @@ class Routes:
     def _ready(self, _: Request) -> Response:
         return line(HTTPStatus.OK, "ready") if self._status.ready else self._not_ready()
 
-    def _reload(self, _: Request) -> Response:
+    def _reload(self, request: Request) -> Response:
         if not self._status.ready:
             return self._not_ready()
         if self._status.reload is None:
             return line(HTTPStatus.FORBIDDEN, "reloading by HTTP is off: give --web.enable-lifecycle, or SIGHUP")
+        if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+            return line(HTTPStatus.FORBIDDEN, "a page of another site may not ask for that")
         problem = self._status.reload()
         return line(HTTPStatus.INTERNAL_SERVER_ERROR, problem) if problem else line(HTTPStatus.OK, "reloaded")
 

@@ -5,7 +5,7 @@ One thread accepts for all addresses, and each connection has a thread, so that 
 another. What is said over a connection belongs to ``handler``.
 
 Connections are bounded. Where there is no room for another, the one that has kept us waiting for
-longest makes room, so that health is always answered; one that is being answered never does.
+longest makes room, so that health is always answered; one that is being answered does once it has the answer.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class Server:
                 self._accept(cast(socket.socket, key.fileobj))
 
     def _accept(self, listener: socket.socket) -> None:
-        if len(self._connections) >= _MAX_CONNECTIONS and not self._make_room():
+        if self._crowded() and not self._make_room():
             return  # the kernel keeps who knocks
         try:
             accepted, (host, *_) = listener.accept()
@@ -192,6 +192,9 @@ class Server:
             self._tell("cannot answer a client", client=client, error=str(error))
             self._forget(connection)
 
+    def _crowded(self) -> bool:
+        return len(self._connections) >= _MAX_CONNECTIONS
+
     def _make_room(self) -> bool:
         """Close who has kept us waiting for longest, and wait a little for anybody to end; whether one has."""
         with self._changed:
@@ -212,7 +215,7 @@ class Server:
                     connection.send(_PLAIN)
                     connection.drain(_LINGER)
                     return
-            Handler(connection, self._gate, self._protection)
+            Handler(connection, self._gate, self._protection, self._crowded)
         except OSError as error:  # gone, too slow, or without a certificate that would do
             _log.debug("connection lost", client=connection.client, error=str(error))
         except Exception:

@@ -74,7 +74,8 @@ def prepare(config: TlsServerConfig, folder: str) -> Tls:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(["http/1.1"])
     context.options |= ssl.OP_NO_RENEGOTIATION
-    # A scraper keeps its connection: what would resume sessions only takes memory.
+    # A scraper keeps its connection: tickets of TLS 1.3 are work for nothing. So are sessions of TLS 1.2, but Python
+    # cannot forget them: OpenSSL keeps up to 20,480, of clients without tickets (SSL_SESSION_CACHE_MAX_SIZE_DEFAULT).
     context.num_tickets = 0
     remarks = [*_choose_versions(context, config), *_choose_curve(context, config)]
     _choose_ciphers(context, config)
@@ -189,6 +190,11 @@ def _path_of(data: bytes) -> Iterator[str]:
 
 
 def _names(certificate: dict[str, Any]) -> Iterator[str]:
-    """The subject's alternative names, as Go writes them."""
+    """The subject's alternative names of the kinds that Go looks at, as it writes them."""
     for kind, value in certificate.get("subjectAltName", ()):
-        yield str(ipaddress.ip_address(value.strip())) if kind == "IP Address" else value
+        if kind in ("DNS", "email", "URI"):
+            yield value
+        elif kind == "IP Address":
+            with contextlib.suppress(ValueError):  # of neither 4 nor 16 bytes
+                address = ipaddress.ip_address(value.strip())
+                yield str(getattr(address, "ipv4_mapped", None) or address)

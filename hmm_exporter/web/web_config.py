@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hmm_exporter.config import ConfigError, Rule, Text
+from hmm_exporter.config import ConfigError
 from hmm_exporter.config_file import read
+from hmm_exporter.config_rule import Rule, Text
 from hmm_exporter.config_value import one_line
 
 # 2^18 rounds a password take 20 s of a core; more would shut out everybody else meanwhile.
@@ -25,6 +26,8 @@ _BCRYPT = re.compile(r"\$2[aby]\$([0-3][0-9])\$[./A-Za-z0-9]{53}")
 # Go's time.ParseDuration.
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _STEP = re.compile(r"([0-9]{1,9}(?:\.[0-9]{0,9})?)(ns|us|µs|ms|s|m|h)")
+
+_TRUE = ("true", "yes", "on", "y")
 
 # Those of crypto/tls, Go 1.22 and newer.
 CLIENT_AUTH_TYPES = (
@@ -67,9 +70,9 @@ def _any(text: str) -> None:
 
 def truth(text: str) -> bool:
     """Of YAML 1.1's words, which Go's reader knows, too; raises ValueError for others."""
-    if text.lower() not in ("true", "yes", "on", "false", "no", "off"):
+    if text.lower() not in (*_TRUE, "false", "no", "off", "n"):
         raise ValueError
-    return text.lower() in ("true", "yes", "on")
+    return text.lower() in _TRUE
 
 
 def _hash(text: str) -> None:
@@ -111,8 +114,10 @@ class TlsServerConfig:
     cert_file: Text = field(default=_UNSET, metadata=_ANY)
     key_file: Text = field(default=_UNSET, metadata=_ANY)
     client_auth_type: Text = field(
-        default=Text("NoClientCert"),
-        metadata=_rule(choices=CLIENT_AUTH_TYPES, allowed=f"one of {', '.join(CLIENT_AUTH_TYPES)} ({_WHY_NOT_ANY})"),
+        default=_UNSET,  # NoClientCert; but whoever writes that wants TLS
+        metadata=_rule(
+            choices=("", *CLIENT_AUTH_TYPES), allowed=f"one of {', '.join(CLIENT_AUTH_TYPES)} ({_WHY_NOT_ANY})"
+        ),
     )
     client_ca_file: Text = field(default=_UNSET, metadata=_ANY)
     client_allowed_sans: tuple[Text, ...] = field(
@@ -203,9 +208,12 @@ def _check(tls: TlsServerConfig) -> None:
     if TLS_VERSIONS.index(tls.min_version) > TLS_VERSIONS.index(tls.max_version):
         raise ConfigError(f"tls_server_config: min_version {tls.min_version} is above max_version {tls.max_version}")
     if tls.client_auth_type not in VERIFYING:
-        for name in ("client_ca", "client_ca_file", "client_allowed_sans"):
+        # Go takes authorities with RequestClientCert, and has no use for them either.
+        authorities = () if tls.client_auth_type == "RequestClientCert" else ("client_ca", "client_ca_file")
+        for name in (*authorities, "client_allowed_sans"):
             if getattr(tls, name):
+                given = tls.client_auth_type or "NoClientCert"
                 raise ConfigError(
-                    f"tls_server_config.{name}: client_auth_type {tls.client_auth_type} verifies no certificate:"
+                    f"tls_server_config.{name}: client_auth_type {given} verifies no certificate:"
                     f" {' or '.join(VERIFYING)} does"
                 )

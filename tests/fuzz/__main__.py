@@ -28,6 +28,10 @@ _SECONDS, _MEBIBYTES = 10, 1024
 """For one input, and for the process: a thousand times what any input takes."""
 
 
+_TOO_FEW = 99
+"""Our status for a fuzzer that ends well, and has not tried as many inputs as it should; libFuzzer's are others."""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--runs", type=int, default=1_000_000, help="inputs for each target")
@@ -70,6 +74,8 @@ def run(name: str, folder: Path, runs: int, seed: int) -> int:
     text = log.read_text(errors="replace")
     reached = re.findall(r"^#(\d+)\s.*?cov: (\d+) ft: (\d+) corp: (\d+)", text, re.MULTILINE)
     inputs, branches, features, corpus = reached[-1] if reached else (0, 0, 0, 0)
+    if status == 0 and int(inputs) < runs:
+        status = _TOO_FEW
     print(
         f"{name:16} {int(inputs):>9,} inputs  cov {branches:>5}  ft {features:>6}  corpus {corpus:>4}  {seconds:6.0f} s"
         + ("" if status == 0 else f"  FAILED with status {status}: see {log}"),

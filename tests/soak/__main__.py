@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make soak`: a daemon under all that the simulator can do, for as long as wanted: does it grow, does it lose events?
 
-Scrapes each second, in turns as text and as OpenMetrics, and reloads now and then, one time in three a file that must
-be refused. Ends with a line that is the verdict; the exit status is 1 if anything grew, was lost or went wrong.
+Scrapes each second, in turns as text and as OpenMetrics, asks for the page at / and reloads now and then, one time in
+three a file that must be refused. Ends with a line that is the verdict; the exit status is 1 if anything grew, was
+lost or went wrong.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tests.soak.verdict import growth, judged, latencies, lost
 
 FOLDER = ROOT / "build/soak"
 LEAST_SECONDS = 60
-RELOAD_TURNS = 20
+RELOAD_TURNS, LOOK_TURNS = 20, 15
 #: With rows that end while it lasts, and whatever it takes: what is shed counts nothing.
 CONFIGURATION = {"kubernetes": {"enabled": True}, "limits": {"idle_ttl": "60s", "cpu": 0}}
 #: In turn. What is refused leaves all as it was.
@@ -87,6 +88,8 @@ def _watch(exporter: Exporter, watcher: Watcher, seconds: int, record: Record) -
     for turn in itertools.count(1):
         try:
             record.samples.append(watcher.sample(next(formats)))
+            if turn % LOOK_TURNS == 0 and "<h2>Processes</h2>" not in watcher.look():
+                record.problems.append(f"after {due - started:.0f} s the page had no processes")
         except OSError as error:
             record.problems.append(f"after {due - started:.0f} s a scrape failed: {error}")
         if exporter.process.poll() is not None:
@@ -121,6 +124,7 @@ def _conclude(record: Record, load: Load, lost: Mapping[str, int]) -> int:
     for each in growths:
         if each.too_much:
             problems.append(f"{each.name} grew by {each.gained:.0f}, {each.allowed:.0f} allowed")
+    problems += [f"no {kind} were issued" for kind in METRICS if not load.issued[kind]]
     problems += [f"{name} is off by {difference} events" for name, difference in lost.items()]
     events = sum(load.issued.values())
     parts = (

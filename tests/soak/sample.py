@@ -86,6 +86,11 @@ class Watcher:
             events=sum(self.counted[node] for node, _ in METRICS.values()),
         )
 
+    def look(self) -> str:
+        """The page that a person would see."""
+        with urllib.request.urlopen(self._url, timeout=60) as response:
+            return str(response.read().decode())
+
     def gauge(self, name: str) -> float:
         return sum(self._named(name))
 

@@ -12,12 +12,12 @@ STYLE = Html(
     """
 :root { color-scheme: light dark;
   --page: #f6f7f9; --card: #fff; --ink: #1c2330; --soft: #566074; --line: #e1e5ec; --link: #0b5cad;
-  --whole: #c3d7f0; --new: #0b5cad;
+  --whole: #7895c2; --new: #0a3f7a;
   --good: #17703c; --good-bg: #dcf3e4; --bad: #a3211b; --bad-bg: #fbe3e1;
   --warn: #7d5200; --warn-bg: #fbeecb; --none: #566074; --none-bg: #eaedf2; }
 @media (prefers-color-scheme: dark) { :root {
   --page: #12161d; --card: #1a2029; --ink: #e4e8ef; --soft: #a2acbd; --line: #2d3542; --link: #7db7f5;
-  --whole: #34496a; --new: #7db7f5;
+  --whole: #566f96; --new: #a5d0ff;
   --good: #7fdba3; --good-bg: #163524; --bad: #ff9d95; --bad-bg: #43201f;
   --warn: #f0c566; --warn-bg: #3c3016; --none: #a2acbd; --none-bg: #29303b; } }
 * { box-sizing: border-box; margin: 0; }

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from urllib.parse import urlencode
 
 from hmm_exporter.catalog.values import WORKLOAD_LABELS
@@ -80,7 +79,10 @@ def _processes(figures: Figures, order: str, refresh: str) -> Html:
     words = {column.sample: word for word, column in PROCESS.items()}
     by = ("comm", *_workload_labels(figures.total))
     its = Table("Process", by, tuple(PROCESS.values()), _process, "No process has used HMM yet.", class_="processes")
-    link: Callable[[Sum], str] = lambda column: address(top=words[column.sample], refresh=refresh)  # noqa: E731
+
+    def link(column: Sum) -> str:
+        return address(top=words[column.sample], refresh=refresh)
+
     return tables.html(its, figures, PROCESS.get(order, PROCESS["migrations"]), link)
 
 

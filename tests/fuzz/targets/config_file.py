@@ -6,8 +6,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, get_args, get_origin, get_type_hints
 
-from hmm_exporter.config import ConfigError, Rule, rules_of
+from hmm_exporter.config import ConfigError
 from hmm_exporter.config_file import load
+from hmm_exporter.config_rule import Rule, rules_of
 from hmm_exporter.config_value import item_kind, options
 from tests.fuzz.target import ScratchFile, Target, check_message
 

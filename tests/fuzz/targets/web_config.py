@@ -34,7 +34,8 @@ def try_one(data: bytes) -> None:
             assert secret not in message or _is_elsewhere(secret, data), "a secret is told"
         return
     tls, limit = config.tls_server_config, config.rate_limit
-    assert tls.client_auth_type in CLIENT_AUTH_TYPES
+    assert tls.client_auth_type in ("", *CLIENT_AUTH_TYPES)
+    assert tls.enabled or not tls.client_auth_type
     assert TLS_VERSIONS.index(tls.min_version) <= TLS_VERSIONS.index(tls.max_version)
     assert {*tls.cipher_suites} <= CIPHER_SUITES.keys()
     assert {*tls.curve_preferences} <= CURVES.keys()

@@ -28,7 +28,8 @@ from hmm_exporter.catalog.values import (
     RangeFunction,
     Trigger,
 )
-from hmm_exporter.config import Limits, rules_of
+from hmm_exporter.config import Limits
+from hmm_exporter.config_rule import rules_of
 from hmm_exporter.metrics.collector import Collector
 from tests.unit.bpf.in_memory import map_set
 from tests.unit.metrics.exposed import (

@@ -29,7 +29,7 @@ def make(folder: Path) -> Path:
 
 def issue(folder: Path, name: str, names: str, authority: str = "ca", days: int = 2) -> None:
     _openssl(folder, "req", *_KEY, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
-    extensions = f"subjectAltName={names}\nauthorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n"
+    extensions = f"authorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\nsubjectAltName={names}\n"
     (folder / f"{name}.ext").write_text(extensions)
     signer = ("-CA", f"{authority}.crt", "-CAkey", f"{authority}.key", "-CAcreateserial", "-extfile", f"{name}.ext")
     _openssl(folder, "x509", "-req", "-in", f"{name}.csr", *signer, "-days", str(days), "-out", f"{name}.crt")

@@ -29,6 +29,33 @@ def certified(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def with_tls(certified: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a web configuration with the server's certificate, and further lines of tls_server_config."""
+
+    def write(*lines: str, after: str = "") -> Path:
+        file = tmp_path / "web.yml"
+        server = [f"cert_file: {certified}/server.crt", f"key_file: {certified}/server.key", *lines]
+        file.write_text("tls_server_config:\n" + "".join(f"  {line}\n" for line in server) + after)
+        return file
+
+    return write
+
+
+@pytest.fixture
+def written(certified: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """Writes a web configuration beside the certificates."""
+    for file in certified.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+
+    def write(text: str) -> Path:
+        file = tmp_path / "web.yml"
+        file.write_text(text)
+        return file
+
+    return write
+
+
+@pytest.fixture
 def serve() -> Iterator[Callable[[Path], Fixture]]:
     """Starts servers under a web configuration; they end with the test."""
     made = []

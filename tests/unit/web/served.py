@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import ssl
+import threading
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -92,6 +94,49 @@ class Fixture:
         with socket.create_connection(("127.0.0.1", self.server.ports[0]), timeout=10) as client:
             client.sendall(data)
             return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+def is_answered(web: Fixture) -> bool:
+    try:
+        return web.ask("/metrics")[0] == 200
+    except (ssl.SSLError, ConnectionError, http.client.RemoteDisconnected):
+        return False
+
+
+def patience(seconds: float) -> dict[str, str]:
+    """What Prometheus sends with a scrape_timeout of so many seconds."""
+    return {"X-Prometheus-Scrape-Timeout-Seconds": str(seconds)}
+
+
+@contextlib.contextmanager
+def hanging(web: Fixture, answer: int | None = 200) -> Iterator[threading.Event]:
+    """A scrape that has begun, and goes on until the event is set or the block left.
+
+    At the end its answer is checked: a status, or None where the connection was cut.
+    """
+    begun, end = threading.Event(), threading.Event()
+    answers: list[int | None] = []
+
+    def hang() -> None:
+        begun.set()
+        assert end.wait(30)
+
+    def scrape() -> None:
+        try:
+            answers.append(web.ask("/metrics", timeout=30)[0])
+        except ConnectionError:
+            answers.append(None)
+
+    web.collector.before = hang
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        assert begun.wait(10)
+        yield end
+    finally:
+        end.set()
+        thread.join(30)
+    assert answers == [answer]
 
 
 def healthy(host: str, port: int) -> bool:

@@ -41,6 +41,19 @@ def test_before_it_is_ready_there_is_nothing_to_reload(served: Fixture) -> None:
     assert served.ask("/-/reload", "POST")[::2] == (503, b"not ready: starting\n")
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_page_of_another_site_reloads_nothing(served: Fixture, site: str) -> None:
+    served.state.reload = lambda: pytest.fail("another site reloads")
+    status, _, body = served.ask("/-/reload", "POST", {"Sec-Fetch-Site": site})
+    assert (status, body) == (403, b"a page of another site may not ask for that\n")
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+def test_a_browser_may_ask_for_it_by_itself(served: Fixture, site: str) -> None:
+    served.state.reload = lambda: ""
+    assert served.ask("/-/reload", "POST", {"Sec-Fetch-Site": site})[0] == 200
+
+
 def test_a_link_that_somebody_follows_reloads_nothing(served: Fixture) -> None:
     served.state.reload = lambda: pytest.fail("a GET reloads")
     status, headers, _ = served.ask("/-/reload")

@@ -118,24 +118,49 @@ def test_a_wrong_file_is_told_of_once_and_the_one_before_counts_until_it_is_righ
     assert [line["msg"] for line in logged()] == [TAKEN]
 
 
-def test_what_protects_from_the_start_on_does_not_end(
-    certified: Path, tmp_path: Path, serve: Serve, logged: Logged
-) -> None:
+def test_what_protects_does_not_end(certified: Path, tmp_path: Path, serve: Serve, logged: Logged) -> None:
     server = f"tls_server_config:\n  cert_file: {certified}/server.crt\n  key_file: {certified}/server.key\n"
     clients = f"  client_ca_file: {certified}/ca.crt\n  client_auth_type: "
     file = tmp_path / "web.yml"
-    file.write_text(f"{server}{clients}RequireAndVerifyClientCert\n")
+    versions = "  min_version: TLS13\n"
+    file.write_text(f"{server}{versions}{clients}RequireAndVerifyClientCert\n")
     web = serve(file)
-    assert web.server.protections == "TLS, client certificates, required client certificates"
+    assert (
+        web.server.protections
+        == "TLS, TLS 1.3 alone, authorities of its own, client certificates, required client certificates"
+    )
     web.tls = certificates.client(certified)
     trusted = certificates.client(certified, "client")
-    for text in ("", server, f"{server}{clients}VerifyClientCertIfGiven\n"):
+    cut = f"{server}{versions}  client_auth_type: RequireAndVerifyClientCert\n"
+    for text in (
+        "",
+        f"{server}{versions}",
+        f"{server}{versions}{clients}VerifyClientCertIfGiven\n",
+        f"{server}{clients}RequireAndVerifyClientCert\n",
+        cut,
+    ):
         replace(file, text)
         with pytest.raises((ConnectionError, OSError)):
             web.ask("/metrics")
-    assert [line["msg"] for line in logged()] == [KEPT] * 3
+    lines = logged()
+    assert [line["msg"] for line in lines] == [KEPT] * 5
+    assert str(lines[-2]["error"]).endswith(": TLS 1.3 alone would end: that needs a restart")
+    assert str(lines[-1]["error"]).endswith(": authorities of its own would end: that needs a restart")
     web.tls = trusted
     assert web.ask("/metrics")[0] == 200
+
+
+def test_what_was_added_while_it_ran_does_not_end_either(tmp_path: Path, serve: Serve, logged: Logged) -> None:
+    file = tmp_path / "web.yml"
+    file.write_text("")
+    web = serve(file)
+    assert web.ask("/metrics")[0] == 200
+    file.write_text(users(alice="one"))
+    assert web.ask("/metrics")[0] == 401
+    for text in ("basic_", ""):
+        file.write_text(text)
+        assert (web.ask("/metrics")[0], status(web, "alice", "one")) == (401, 200)
+    assert [line["msg"] for line in logged()] == [TAKEN, KEPT, KEPT]
 
 
 def test_a_key_that_is_renewed_after_its_certificate_is_waited_for(
@@ -179,6 +204,8 @@ def test_the_files_headers_are_in_every_answer_but_where_a_page_says_more(tmp_pa
         assert headers.get_all("X-Content-Type-Options") == ["nosniff"]
         assert headers.get_all("Content-Security-Policy") == [page if path == "/" else "default-src 'self'"]
         assert "X-XSS-Protection" not in headers
+    for refused in (b"nonsense\r\n\r\n", b"GET http://[ HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\nno header\r\n\r\n"):
+        assert b"\r\nX-Frame-Options: deny\r\n" in web.raw(refused)
 
 
 def test_requests_beyond_the_rate_limit_are_429_and_health_is_none(tmp_path: Path, serve: Serve) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import socket
 import ssl
@@ -14,40 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from hmm_exporter.config import Text
+from hmm_exporter.config_rule import Text
 from hmm_exporter.web import tls
 from hmm_exporter.web.connection import Connection, Phase
 from hmm_exporter.web.web_config import TlsServerConfig
 from tests.unit.web import certificates
-from tests.unit.web.served import Fixture
+from tests.unit.web.served import Fixture, is_answered
 
 Serve = Callable[[Path], Fixture]
 Logged = Callable[[], list[dict[str, object]]]
 Written = Callable[..., Path]
 
 
-@pytest.fixture
-def written(certified: Path, tmp_path: Path) -> Written:
-    """Writes a web configuration with the server's certificate, and further lines of tls_server_config."""
-
-    def write(*lines: str, after: str = "") -> Path:
-        file = tmp_path / "web.yml"
-        server = [f"cert_file: {certified}/server.crt", f"key_file: {certified}/server.key", *lines]
-        file.write_text("tls_server_config:\n" + "".join(f"  {line}\n" for line in server) + after)
-        return file
-
-    return write
-
-
-def is_answered(web: Fixture) -> bool:
-    try:
-        return web.ask("/metrics")[0] == 200
-    except (ssl.SSLError, ConnectionError, http.client.RemoteDisconnected):
-        return False
-
-
-def test_a_client_that_trusts_the_authority_is_answered(written: Written, serve: Serve, certified: Path) -> None:
-    web = serve(written())
+def test_a_client_that_trusts_the_authority_is_answered(with_tls: Written, serve: Serve, certified: Path) -> None:
+    web = serve(with_tls())
     web.tls = certificates.client(certified)
     assert web.ask("/metrics")[0] == 200
     connection = web.connect()
@@ -60,8 +39,8 @@ def test_a_client_that_trusts_the_authority_is_answered(written: Written, serve:
     connection.close()
 
 
-def test_a_client_that_knows_http_2_too_is_told_to_talk_http_1(written: Written, serve: Serve, certified: Path) -> None:
-    web = serve(written(after="http_server_config: {http2: true}\n"))
+def test_a_client_that_knows_http_2_is_told_to_talk_http_1(with_tls: Written, serve: Serve, certified: Path) -> None:
+    web = serve(with_tls(after="http_server_config: {http2: true}\n"))
     web.tls = certificates.client(certified)
     web.tls.set_alpn_protocols(["h2", "http/1.1"])
     connection = web.connect()
@@ -72,16 +51,16 @@ def test_a_client_that_knows_http_2_too_is_told_to_talk_http_1(written: Written,
     connection.close()
 
 
-def test_who_talks_in_the_clear_is_told_so(written: Written, serve: Serve) -> None:
-    web = serve(written())
+def test_who_talks_in_the_clear_is_told_so(with_tls: Written, serve: Serve) -> None:
+    web = serve(with_tls())
     for request in (b"GET /metrics HTTP/1.1\r\n\r\n", b"GET /-/healthy HTTP/1.0\r\n\r\n", b"x" * 100_000):
         answer = web.raw(request)
         assert answer.startswith(b"HTTP/1.0 400 Bad Request\r\n")
         assert answer.endswith(b"this is an HTTPS server, and the request was HTTP\n")
 
 
-def test_what_is_no_handshake_does_no_harm(written: Written, serve: Serve, certified: Path, logged: Logged) -> None:
-    web = serve(written())
+def test_what_is_no_handshake_does_no_harm(with_tls: Written, serve: Serve, certified: Path, logged: Logged) -> None:
+    web = serve(with_tls())
     web.tls = certificates.client(certified)
     for data in (b"", b"\x16", b"\x16\x03\x01\x02\x00\x01", b"\x16" * 5000):
         with socket.create_connection(("127.0.0.1", web.server.ports[0]), timeout=10) as client:
@@ -103,9 +82,9 @@ def test_what_is_no_handshake_does_no_harm(written: Written, serve: Serve, certi
     ],
 )
 def test_versions_are_those_that_were_asked_for(
-    written: Written, serve: Serve, certified: Path, line: str, minimum: str, maximum: str, version: str | None
+    with_tls: Written, serve: Serve, certified: Path, line: str, minimum: str, maximum: str, version: str | None
 ) -> None:
-    web = serve(written(*([line] if line else [])))
+    web = serve(with_tls(*([line] if line else [])))
     web.tls = certificates.client(certified)
     web.tls.minimum_version, web.tls.maximum_version = ssl.TLSVersion[minimum], ssl.TLSVersion[maximum]
     assert is_answered(web) == (version is not None)
@@ -138,9 +117,9 @@ def test_versions_are_those_that_were_asked_for(
     ],
 )
 def test_ciphers_are_those_that_were_asked_for(
-    written: Written, serve: Serve, certified: Path, lines: list[str], offered: str, chosen: str | None
+    with_tls: Written, serve: Serve, certified: Path, lines: list[str], offered: str, chosen: str | None
 ) -> None:
-    web = serve(written("max_version: TLS12", *lines))
+    web = serve(with_tls("max_version: TLS12", *lines))
     web.tls = certificates.client(certified)
     web.tls.set_ciphers(offered)
     assert is_answered(web) == (chosen is not None)
@@ -152,9 +131,9 @@ def test_ciphers_are_those_that_were_asked_for(
 
 
 def test_a_client_without_the_curve_that_was_asked_for_is_not_answered(
-    written: Written, serve: Serve, certified: Path
+    with_tls: Written, serve: Serve, certified: Path
 ) -> None:
-    web = serve(written("curve_preferences: [CurveP521]"))
+    web = serve(with_tls("curve_preferences: [CurveP521]"))
     web.tls = certificates.client(certified)
     web.tls.set_ecdh_curve("secp521r1")
     assert is_answered(web)
@@ -162,76 +141,10 @@ def test_a_client_without_the_curve_that_was_asked_for_is_not_answered(
     assert not is_answered(web)
 
 
-ANSWERED = {
-    "NoClientCert": ("", "client", "foreign", "expired"),
-    "RequestClientCert": ("", "client", "foreign", "expired"),
-    "VerifyClientCertIfGiven": ("", "client"),
-    "RequireAndVerifyClientCert": ("client",),
-}
-
-
-@pytest.mark.parametrize("version", ["TLS12", "TLS13"])
-@pytest.mark.parametrize("client_auth_type", ANSWERED)
-def test_clients_are_judged_by_their_certificates(
-    written: Written, serve: Serve, certified: Path, client_auth_type: str, version: str
-) -> None:
-    lines = [f"client_auth_type: {client_auth_type}", f"max_version: {version}"]
-    if "Verify" in client_auth_type:
-        lines.append(f"client_ca_file: {certified}/ca.crt")
-    web = serve(written(*lines))
-    answered = []
-    for certificate in ("", "client", "foreign", "expired"):
-        web.tls = certificates.client(certified, certificate)
-        if is_answered(web):
-            answered.append(certificate)
-    assert tuple(answered) == ANSWERED[client_auth_type]
-
-
-def test_without_authorities_of_ones_own_those_of_the_system_count(
-    written: Written, serve: Serve, certified: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(certified / "other_ca.crt"))
-    web = serve(written("client_auth_type: RequireAndVerifyClientCert"))
-    web.tls = certificates.client(certified, "client")
-    assert not is_answered(web)
-    web.tls = certificates.client(certified, "foreign")
-    assert is_answered(web)
-
-
-def test_a_certificate_of_the_clients_own_may_be_the_authority(written: Written, serve: Serve, certified: Path) -> None:
-    web = serve(written("client_auth_type: RequireAndVerifyClientCert", f"client_ca_file: {certified}/client.crt"))
-    web.tls = certificates.client(certified, "client")
-    assert is_answered(web)
-    web.tls = certificates.client(certified)
-    assert not is_answered(web)
-
-
-@pytest.mark.parametrize(
-    ("name", "answered"),
-    [
-        *[
-            (name, True)
-            for name in ("prometheus.example", "10.1.2.3", "spiffe://example/prometheus", "ops@example.org")
-        ],
-        ('"2001:db8::1"', True),
-        *[(name, False) for name in ("prometheus", "client", "10.1.2.4", '"*"')],
-    ],
-)
-def test_a_clients_name_has_to_be_an_allowed_one(
-    written: Written, serve: Serve, certified: Path, name: str, answered: bool
-) -> None:
-    verified = ("client_auth_type: VerifyClientCertIfGiven", f"client_ca_file: {certified}/ca.crt")
-    web = serve(written(*verified, f"client_allowed_sans: [other.example, {name}]"))
-    web.tls = certificates.client(certified, "client")
-    assert is_answered(web) == answered
-    web.tls = certificates.client(certified)
-    assert not is_answered(web), "who shows no certificate has no name"
-
-
 def test_a_client_that_hangs_in_its_handshake_keeps_nobody_waiting(
-    written: Written, serve: Serve, certified: Path
+    with_tls: Written, serve: Serve, certified: Path
 ) -> None:
-    web = serve(written())
+    web = serve(with_tls())
     web.tls = certificates.client(certified)
     hanging = [socket.create_connection(("127.0.0.1", web.server.ports[0])) for _ in range(20)]
     for client in hanging:
@@ -241,8 +154,8 @@ def test_a_client_that_hangs_in_its_handshake_keeps_nobody_waiting(
         client.close()
 
 
-def test_when_there_is_no_room_health_is_answered_by_tls_too(written: Written, serve: Serve, certified: Path) -> None:
-    web = serve(written())
+def test_when_there_is_no_room_health_is_answered_by_tls_too(with_tls: Written, serve: Serve, certified: Path) -> None:
+    web = serve(with_tls())
     web.tls = certificates.client(certified)
     hanging = [socket.create_connection(("127.0.0.1", web.server.ports[0])) for _ in range(260)]
     assert web.ask("/-/healthy")[0] == 200

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import re
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -17,28 +15,10 @@ from hmm_exporter.web import protection, web_config
 from hmm_exporter.web.web_config import WebConfig
 from tests.unit.web import certificates
 
-#: Of prometheus/exporter-toolkit at 19a7c2d590c5 (July 2026), unchanged: docs/web-config.yml, and of web/testdata
-#: web_config_{headers.good,users.good,noAuth_allCiphers.good}.yml and web_config_auth_client_san.good.yaml.
-TOOLKIT = sorted((Path(__file__).parent / "toolkit").iterdir())
-
 HASH = "$2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG"  # docs/web-configuration.md of the same
 CERTIFIED = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
 
 Written = Callable[[str], Path]
-
-
-@pytest.fixture
-def written(certified: Path, tmp_path: Path) -> Written:
-    """Writes a web configuration beside the certificates."""
-    for file in certified.iterdir():
-        (tmp_path / file.name).symlink_to(file)
-
-    def write(text: str) -> Path:
-        file = tmp_path / "web.yml"
-        file.write_text(text)
-        return file
-
-    return write
 
 
 def complaint(file: Path) -> str:
@@ -49,21 +29,23 @@ def complaint(file: Path) -> str:
     return said.removeprefix(f"{file.parent}/").replace(f"{file.parent}/", "")
 
 
-@pytest.mark.parametrize("file", TOOLKIT, ids=lambda file: file.name)
-def test_a_file_of_the_toolkit_is_taken_as_it_is(file: Path, written: Written, certified: Path) -> None:
-    text = file.read_text()
-    config = written(text)
-    if "client2_selfsigned.pem" in text:
-        (config.parent / "client2_selfsigned.pem").symlink_to(certified / "ca.crt")
-    loaded = protection.load(str(config))
-    assert (loaded.tls is not None) == ("cert_file" in text)
-    assert len(loaded.config.basic_auth_users) == text.count("$2y$")
-
-
 def test_an_empty_file_asks_for_nothing(written: Written) -> None:
     for text in ("", "# nothing\n", "tls_server_config:\nbasic_auth_users:\nhttp_server_config: {headers: }\n"):
         loaded = protection.load(str(written(text)))
         assert (loaded.config, loaded.tls) == (WebConfig(), None)
+
+
+@pytest.mark.parametrize(
+    "line", ['client_auth_type: ""', "client_auth_type: RequestClientCert\n  client_ca_file: ca.crt"]
+)
+def test_what_go_takes_without_verifying_anybody_is_taken(written: Written, line: str) -> None:
+    loaded = protection.load(str(written(f"{CERTIFIED}  {line}\n")))
+    assert loaded.protections == {"TLS"}
+
+
+@pytest.mark.parametrize("word", ["y", "Y", "yes", "on", "True", "n", "N", "no", "OFF", "false"])
+def test_truth_has_the_words_of_yaml_1_1(word: str) -> None:
+    assert web_config.truth(word) == (word.lower() in ("y", "yes", "on", "true"))
 
 
 def test_scalars_are_taken_as_go_takes_them(written: Written) -> None:
@@ -147,6 +129,14 @@ def test_what_go_would_not_take_for_a_duration_is_none(text: str) -> None:
         (
             CERTIFIED + "  client_auth_type: RequestClientCert\n  client_allowed_sans: [x]\n",
             ": tls_server_config.client_allowed_sans: client_auth_type RequestClientCert verifies no certificate: ",
+        ),
+        (
+            CERTIFIED + '  client_auth_type: ""\n  client_ca_file: ca.crt\n',
+            ": tls_server_config.client_ca_file: client_auth_type NoClientCert verifies no certificate: ",
+        ),
+        (
+            "tls_server_config: {client_auth_type: NoClientCert}",
+            ": tls_server_config: cert_file is missing: TLS needs it, or cert",
         ),
         (
             "tls_server_config: {cert_file: server.crt}",
@@ -280,26 +270,3 @@ def test_a_curve_of_go_is_set_or_refused(written: Written, name: str) -> None:
         assert complaint(file) == f"web.yml: tls_server_config.curve_preferences: this Python cannot set {name}"
     else:
         assert protection.load(str(file)).tls
-
-
-EXAMPLE = Path(__file__).parents[3] / "web-config.example.yaml"
-
-
-def test_the_example_switches_nothing_on(tmp_path: Path) -> None:
-    assert web_config.load(EXAMPLE) == WebConfig()
-
-
-def test_what_the_example_has_in_comments_is_every_key_with_its_default(written: Written) -> None:
-    _, server, rest = EXAMPLE.read_text().partition("tls_server_config:\n")
-    lines = [re.sub(r"^( *)# ( *[\w-]+:)", r"\1\2", line) for line in rest.splitlines()]
-    text = (server + "\n".join(lines)).replace("$2y$10$...", HASH).replace("clients-ca.crt", "")
-    config = web_config.load(written(text.replace("[prometheus.example]", "")))
-    shown = config.tls_server_config, config.http_server_config, config.rate_limit
-    changed = {"cert_file", "key_file", "headers"}
-    for section in shown:
-        for each in dataclasses.fields(section):
-            assert f" {each.name}:" in EXAMPLE.read_text() or f"or {each.name}" in EXAMPLE.read_text()
-            default = getattr(type(section)(), each.name)
-            assert (getattr(section, each.name) == default) == (each.name not in changed)
-    assert all(vars(config.http_server_config.headers).values())
-    assert list(config.basic_auth_users) == ["prometheus"]
