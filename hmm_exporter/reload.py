@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A new configuration while it runs: read, compared, taken whole or not at all.
 
-Which options can change without a restart is said where they are declared (``config.Rule.live``). How one of them
+Which options can change without a restart is said where they are declared (``config_rule.Rule.live``). How one of them
 takes effect is its own room's.
 """
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 KALLSYMS = Path("/proc/kallsyms")
 
-_LINE = re.compile(rb"([0-9a-f]{16}) \S (\S+)(?:\s+\[(\S+)\])?")
+_LINE = re.compile(rb"([0-9a-f]{16}) \S (\S+)(?:[ \t]+\[(\S+)\])?")
 """``ffffffffc0a01000 t dmirror_fault\\t[test_hmm]`` (kernel/kallsyms.c, s_show)"""
 
 _FARTHEST = 1 << 16

@@ -6,7 +6,9 @@ And no name is made of an address: what is not in the file's columns of names is
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 from hmm_exporter.kernel.modules import users
 from hmm_exporter.kernel.symbols import Symbols
@@ -14,7 +16,7 @@ from hmm_exporter.metrics.labels import Names
 from tests.fuzz.target import ScratchFile, Target, check_message
 
 _LINE = re.compile(rb"([0-9a-f]{16}) (\S) (\S+)(?:[ \t]+\[(\S+)\])?[^\n]*")
-_FARTHEST = 1 << 16
+_FARTHEST, _FARTHEST_LAST = 1 << 16, 1 << 12
 _NOWHERE = (b"_end", b"__end_of_kernel_reserve")
 
 _kallsyms = ScratchFile()
@@ -37,11 +39,13 @@ def _compare(symbols: Symbols, data: bytes) -> None:
     if symbols.problem:
         check_message(symbols.problem)
         assert not there
-    wanted = {address + more for address, _ in there[:4] for more in (-1, 0, 1, _FARTHEST - 1, _FARTHEST)}
+    steps = (-1, 0, 1, _FARTHEST_LAST - 1, _FARTHEST_LAST, _FARTHEST - 1, _FARTHEST)
+    wanted = {address + more for address, _ in there[:4] for more in steps}
+    lines = list(_with_address(data))
     found = symbols.resolve(wanted)
     assert found.keys() <= wanted
     for address in wanted:
-        name = _nearest(there, address)
+        name = _nearest(there, lines, address)
         symbol = found.get(address)
         assert (symbol and (symbol.name.encode(errors="replace"), symbol.offset)) == name, (address, symbol, name)
     for _, match in table[:4]:
@@ -50,13 +54,24 @@ def _compare(symbols: Symbols, data: bytes) -> None:
     _label(symbols, wanted, b" ".join(part for _, match in table for part in match.groups(b"")[2:]))
 
 
-def _nearest(there: list[tuple[int, re.Match[bytes]]], address: int) -> tuple[bytes, int] | None:
+def _with_address(data: bytes) -> Iterator[tuple[int, bytes]]:
+    for line in data.split(b"\n"):
+        with contextlib.suppress(ValueError):
+            yield int(line[:16], 16), line
+
+
+def _nearest(
+    there: list[tuple[int, re.Match[bytes]]], lines: list[tuple[int, bytes]], address: int
+) -> tuple[bytes, int] | None:
     """The first of the nearest symbols at or below, in one look at all of them."""
     below = [(at, match) for at, match in there if at <= address and match[3].partition(b".")[0] != b"__key"]
     if not below:
         return None
     at, match = max(below, key=lambda each: each[0])
-    if address - at >= _FARTHEST or match[3] in _NOWHERE:
+    _, line = min(((at, line) for at, line in lines if at > address), key=lambda each: each[0], default=(0, b""))
+    following = _LINE.fullmatch(line)
+    is_last = match[4] and not (following and following[4] == match[4])
+    if address - at >= (_FARTHEST_LAST if is_last else _FARTHEST) or match[3] in _NOWHERE:
         return None
     return match[3].decode(errors="replace").encode(), address - at
 
