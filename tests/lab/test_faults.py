@@ -32,7 +32,7 @@ PAGES, ROUNDS = 64, 8
 DEED = f"/run/mirror name=traffic warm={PAGES} " + "migrate resident back resident " * ROUNDS
 STOP = "/run/stop-traffic"
 # Nothing is shed unless a test asks for it, and what is new is read at once.
-SETTINGS = "limits: {cpu: 0}\nseries_from_zero: 0\n"
+SETTINGS = "limits: {cpu: 0}\n"
 # How to attach, and what the clock says at the start.
 DAEMONS = (("fentry", "2100-01-01"), ("kprobe", "1970-01-02"))
 
