@@ -85,6 +85,7 @@ class Exporter:
     def _configure(self, configuration: Mapping[str, Any]) -> None:
         # What has happened is to be read at once.
         settings: dict[str, Any] = {"simulator": str(SIMULATOR), "series_from_zero": 0} | dict(configuration)
+        settings["limits"] = {"cpu": 0} | dict(settings.get("limits", {}))  # nothing is shed, however busy the machine
         settings["web"] = {"listen_addresses": ["127.0.0.1:0"]} | dict(settings.get("web", {}))
         self._file.write_text(yaml.safe_dump(settings))
 

@@ -34,7 +34,8 @@ class Reloadable:
         self._lines = 0
 
     def write(self, **sections: Any) -> None:
-        self._file.write_text(yaml.safe_dump(self._first | sections))
+        limits = self._first["limits"] | sections.pop("limits", {})
+        self._file.write_text(yaml.safe_dump(self._first | sections | {"limits": limits}))
 
     def spoil(self, text: str) -> None:
         self._file.write_text(text)

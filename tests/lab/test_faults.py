@@ -31,8 +31,6 @@ if chosen().kernel != "7.3":
 PAGES, ROUNDS = 64, 8
 DEED = f"/run/mirror name=traffic warm={PAGES} " + "migrate resident back resident " * ROUNDS
 STOP = "/run/stop-traffic"
-# Nothing is shed unless a test asks for it, and what is new is read at once.
-SETTINGS = "limits: {cpu: 0}\n"
 # How to attach, and what the clock says at the start.
 DAEMONS = (("fentry", "2100-01-01"), ("kprobe", "1970-01-02"))
 
@@ -51,7 +49,7 @@ def exporter(request: pytest.FixtureRequest, machine: VirtualMachine) -> Iterato
     """It starts while the clock is wrong by years."""
     attach, date = request.param
     machine.run(f"date -s {date}")
-    with serving(machine, attach, settings=SETTINGS) as running:
+    with serving(machine, attach) as running:
         yield running
 
 
@@ -170,7 +168,7 @@ def in_kernel(machine: VirtualMachine) -> str:
 def killed(machine: VirtualMachine, attach: str) -> Iterator[GuestExporter]:
     """A daemon that ends by SIGKILL when the block does."""
     with contextlib.ExitStack() as stack:
-        daemon = stack.enter_context(serving(machine, attach, settings=SETTINGS))
+        daemon = stack.enter_context(serving(machine, attach))
         yield daemon
         daemon.process.signal("KILL")
         daemon.process.wait()
@@ -273,7 +271,7 @@ def test_a_processor_goes_away_and_comes_back(exporter: GuestExporter) -> None:
 def configure(exporter: GuestExporter, groups: str, cpu: str = "0") -> None:
     """Reload, and wait for it."""
     text = CONFIGURATION.format(attach=exporter.attach).replace("per_page: true", groups)
-    text += SETTINGS.replace("cpu: 0", f"cpu: {cpu}")
+    text = text.replace("cpu: 0", f"cpu: {cpu}")
     done = exporter.process.stderr().count("configuration reloaded")
     exporter.machine.run("cat > /tmp/hmm-exporter.yaml", stdin=text.encode())
     exporter.process.signal("HUP")
