@@ -25,8 +25,8 @@ from tests.lab.recipe import RecipeError, chosen
 from tests.lab.vm import VirtualMachine
 
 ROOT = Path(__file__).parents[2]
-# With the machine's processor emulated and the host busy, LLVM takes its time, and so does watching: nothing is shed for
-# that. Each scrape is of what was just counted.
+# With the machine's processor emulated and the host busy, LLVM takes its time, and so does watching: nothing is
+# shed for that. Each scrape is of what was just counted.
 CONFIGURATION = """\
 probes: {{attach: {attach}, groups: {{per_page: true}}}}
 loader: {{timeout: 300s}}
