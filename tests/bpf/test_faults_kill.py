@@ -135,8 +135,11 @@ def test_a_helper_that_is_killed_amid_a_reload_leaves_it_refused_or_done_and_the
         issued = issue_exactly(300)
         samples = scrape(daemon.url())
         check_totals(samples, issued)
-        refused = "the helper has ended: only a restart attaches probes again" in daemon.log
+        refused = "configuration not reloaded" in daemon.log
         assert samples.get("hmm_exporter_config_last_reload_successful") == (not refused)
+        # Killed between the old programs and the new ones, it leaves their probes detached: that is told, too.
+        lacking = samples.sum("hmm_exporter_probe_info", state="error")
+        assert (lacking > 0) == ("probe not attached" in daemon.log)
         daemon.process.terminate()
         assert daemon.status() == 0
 
